@@ -1,0 +1,1 @@
+"""A Pyro model in, a Posterior out."""
