@@ -1,0 +1,46 @@
+"""Keeps the state of a module that a loop should end with, and the one it can fall back to."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Keeper:
+    """The best state of a module by validation loss; without validation, the state of the last good epoch.
+
+    Args:
+        module: whose parameters and buffers are kept; its state at this moment is the first one.
+        patience: epochs without a better validation loss until ``spent``; None waits for ever.
+    """
+
+    def __init__(self, module: nn.Module, patience: int | None = None) -> None:
+        self.module, self.patience = module, patience
+        self.epoch, self.best, self._last = 0, math.inf, 0
+        self._state = self._copy()
+
+    def offer(self, epoch: int, validation: float | None) -> None:
+        """Keep the module's present state if it is the best so far, or if nothing is known about that."""
+        self._last = epoch
+        if validation is None or validation < self.best:
+            self.epoch, self.best = epoch, math.inf if validation is None else validation
+            self._state = self._copy()
+
+    @property
+    def spent(self) -> bool:
+        """Whether the patience is at its end."""
+        return self.patience is not None and self._last - self.epoch >= self.patience
+
+    def restore(self) -> None:
+        """Put the kept state back into the module."""
+        self.module.load_state_dict(self._state)
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.module.state_dict().items()}
+
+
+def not_finite(module: nn.Module) -> list[str]:
+    """Return the names of the parameters that hold a NaN or an infinity."""
+    return [name for name, p in module.named_parameters() if not bool(torch.isfinite(p).all())]

@@ -1,0 +1,19 @@
+"""The progress bar of the loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def bar(total: int, progress: bool | None, label: str = "descend") -> Any:
+    """Return a tqdm bar over ``total`` steps on stderr.
+
+    Args:
+        total: the number of steps, which gives the time left.
+        progress: True shows it, False does not, None only where stderr is a terminal.
+        label: stands at its left.
+    """
+    from tqdm import tqdm
+
+    # tqdm reads disable=None as "unless the stream is a terminal".
+    return tqdm(total=total, desc=label, unit="step", disable=None if progress is None else not progress)
