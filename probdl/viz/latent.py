@@ -76,7 +76,8 @@ def _scatter_class(ax: Axes, z: np.ndarray, name: str, tint: Any) -> None:
 
     ax.scatter(z[:, 0], z[:, 1], s=8, alpha=0.7, color=tint, linewidths=0, label=name)
     halo = [withStroke(linewidth=3, foreground="white")]
-    ax.text(*np.median(z[:, :2], axis=0), name, weight="bold", ha="center", va="center", path_effects=halo)
+    x, y = np.median(z[:, :2], axis=0)
+    ax.text(x, y, name, weight="bold", ha="center", va="center", path_effects=halo)
 
 
 def latent_manifold(decode: Callable[[Tensor], Tensor], side: int = 15, ax: Axes | None = None) -> Axes:
