@@ -28,8 +28,8 @@ class LogDensity:
 
     Example:
         >>> import torch, probdl
-        >>> probdl.LogDensity(lambda x: -(x**2).sum(1) / 2, dim=2)(torch.zeros(3, 2))
-        tensor([0., 0., 0.])
+        >>> probdl.LogDensity(lambda x: -(x**2).sum(1) / 2, dim=2)(torch.ones(3, 2))
+        tensor([-1., -1., -1.])
     """
 
     def __init__(self, f: Callable[[Tensor], Tensor], dim: int, normalised: bool = False) -> None:
