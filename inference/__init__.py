@@ -1,1 +1,16 @@
-"""A Pyro model in, a Posterior out."""
+"""A Pyro model in, a ``Posterior`` out.
+
+- ``fitting``: ``fit``, the one verb, and the choice of a method.
+- ``program`` (with ``arguments``, ``recording``): an unmodified Pyro program becomes densities and factors.
+- ``expectation_propagation`` (with ``projections``, ``quadratic``, ``tilted``): iterate local moment matching.
+- ``laplace``: a Gaussian at the mode. ``nuts``: Pyro's sampler, the reference.
+- ``posterior`` (with ``approximations``): the result, the same object for every method.
+"""
+
+from probdl.inference.expectation_propagation import ExpectationPropagation
+from probdl.inference.fitting import fit
+from probdl.inference.laplace import Laplace
+from probdl.inference.nuts import NUTS
+from probdl.inference.posterior import Posterior
+
+__all__ = ["NUTS", "ExpectationPropagation", "Laplace", "Posterior", "fit"]

@@ -1,0 +1,115 @@
+"""``fit``: the one verb. A method is a value that knows how to run a program."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from probdl.errors import ConvergenceError
+from probdl.inference.expectation_propagation import ExpectationPropagation, NotApplicable
+from probdl.inference.laplace import Laplace
+from probdl.inference.nuts import NUTS
+from probdl.inference.posterior import Posterior
+from probdl.inference.program import Program
+from probdl.loops.threads import one_thread
+
+
+class Method(Protocol):
+    """What ``fit`` asks of a method."""
+
+    def run(self, program: Program, seed: int = 0, progress: bool | None = None) -> Posterior:
+        """Return the posterior of a program."""
+
+
+class _Auto:
+    """Expectation propagation where it applies and converges, else Laplace's method; the message says why."""
+
+    def run(self, program: Program, seed: int = 0, progress: bool | None = None) -> Posterior:
+        try:
+            posterior = ExpectationPropagation().run(program, seed, progress)
+            posterior.message = f"Chose expectation propagation, since the model fits it. {posterior.message}"
+        except (NotApplicable, ConvergenceError) as reason:
+            posterior = Laplace().run(program, seed, progress)
+            posterior.message = f"Chose Laplace's method, since: {reason} {posterior.message}"
+        return posterior
+
+
+METHODS: dict[str, Callable[[], Method]] = {
+    "auto": _Auto,
+    "ep": ExpectationPropagation,
+    "laplace": Laplace,
+    "nuts": NUTS,
+}
+
+
+def fit(
+    model: Callable,
+    *args: Any,
+    method: Method | str = "auto",
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype = torch.float64,
+    progress: bool | None = None,
+    **kwargs: Any,
+) -> Posterior:
+    r"""Return the posterior of an unmodified Pyro model, :math:`p(z \mid x) = p(x, z) / p(x)`.
+
+    The program runs under a local default dtype and device, restored afterwards. NumPy and pandas arguments become
+    tensors; integers stay integers, so that they can be used as indices, and are cast where a distribution needs
+    floats.
+
+    Args:
+        model: a Pyro program whose observed sites have ``obs=``.
+        args: its arguments, array-like or anything else that it takes.
+        method: a value such as ``ExpectationPropagation()``, ``Laplace()`` or ``NUTS(draws=2000)``, or its short name
+            "ep", "laplace" or "nuts"; "auto" takes expectation propagation where it applies and says so in ``message``.
+        seed: of whatever the method draws; no global seed is changed.
+        device: "auto" (the CPU), "cpu", "cuda" or a torch device.
+        dtype: floating type of data and latents.
+        progress: show a bar; None shows one when the error stream is a terminal.
+        kwargs: the model's keyword arguments.
+
+    Returns:
+        A ``Posterior``.
+
+    Raises:
+        ValueError: for data that are empty, not finite, outside the support of their site, or of the wrong shape; a
+            model without latent or observed sites; a model that the method does not fit.
+        TypeError: for object or string arrays, or arguments that do not fit the model.
+        ConvergenceError: where a result would be wrong.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist, torch
+        >>> def model(y):
+        ...     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        ...     with pyro.plate("rows", len(y)):
+        ...         pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+        >>> posterior = fit(model, torch.tensor([1.0, 2.0, 3.0]))
+        >>> posterior.mean("mu"), posterior.sd("mu")
+        (tensor(1.5000, dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
+    """
+    started = time.perf_counter()
+    chosen = _method(method)
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating type such as torch.float64; got {dtype}.")
+    program = Program(model, args, kwargs, dtype=dtype, device=device)
+    with one_thread(program.is_small()):
+        posterior = chosen.run(program, seed=seed, progress=progress)
+    posterior.seconds = time.perf_counter() - started
+    return posterior
+
+
+def _method(method: Method | str) -> Method:
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise ValueError(
+                f"method must be one of {', '.join(map(repr, METHODS))} or a method value; got {method!r}."
+            )
+        return METHODS[method]()
+    if isinstance(method, type) or not hasattr(method, "run"):
+        name = method.__name__ if isinstance(method, type) else type(method).__name__
+        raise TypeError(f"method must be a value such as ExpectationPropagation() or a short name; got {name}.")
+    return method

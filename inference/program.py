@@ -1,0 +1,328 @@
+"""A Pyro program becomes densities and factors: the one place that reads the program's trace.
+
+``Program`` runs the unmodified model with values of our choosing at its latent sites, and returns the log-density of
+each site as a function of one flat vector z on unconstrained space. Validation, default dtype and device are changed
+only while the program runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Categorical, Distribution, Independent, biject_to
+from torch.distributions.transforms import Transform
+
+from probdl.inference import arguments
+from probdl.inference.recording import NotRecordable, record
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Where a latent site stands in the flat vector z, and how it is brought to its own space."""
+
+    name: str
+    place: slice
+    free_shape: torch.Size
+    shape: torch.Size
+    transform: Transform
+    prior: Distribution
+
+    def constrain(self, z: Tensor) -> Tensor:
+        """Return the value (..., *shape) at unconstrained vectors z (..., dim)."""
+        return self.transform(z[..., self.place].reshape(z.shape[:-1] + self.free_shape))
+
+    def is_real(self) -> bool:
+        """Whether the site lives on the whole real space, so that its transform is the identity."""
+        return _core(self.prior.support) is torch.distributions.constraints.real
+
+
+def _core(support: Any) -> Any:
+    return _core(support.base_constraint) if hasattr(support, "base_constraint") else support
+
+
+class _AtValues(Messenger):
+    """Give latent sites the values of z; cast integer observations where the distribution needs floats."""
+
+    def __init__(self, choose: Callable[[dict], Tensor], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.choose, self.dtype = choose, dtype
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            return
+        if not msg["is_observed"]:
+            msg["value"], msg["done"] = self.choose(msg), True
+        elif _is_integer(msg["value"]) and not isinstance(_innermost(msg["fn"]), Categorical):
+            msg["value"] = msg["value"].to(self.dtype)
+
+
+def _is_integer(x: Any) -> bool:
+    return isinstance(x, Tensor) and not x.is_floating_point()
+
+
+def _innermost(fn: Any) -> Any:
+    return _innermost(fn.base_dist) if hasattr(fn, "base_dist") else fn
+
+
+class Program:
+    """An unmodified Pyro model with its data, as densities over one flat unconstrained vector.
+
+    Args:
+        model: the Pyro program.
+        args: its positional arguments, array-like.
+        kwargs: its keyword arguments.
+        dtype: floating type of data, latents and densities.
+        device: where it runs.
+
+    Raises:
+        ValueError: if the model has no latent or no observed site, discrete or subsampled latents, or observations
+            that are not finite, outside the support, or of the wrong shape.
+        TypeError: if the arguments do not fit the model.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist, torch
+        >>> def model(y):
+        ...     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        ...     pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+        >>> program = Program(model, (torch.tensor(2.0),))
+        >>> program.log_joint(torch.zeros(1, dtype=torch.float64))
+        tensor(-3.8379, dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        dtype: torch.dtype = torch.float64,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.model, self.dtype, self.device = model, dtype, arguments.pick_device(device)
+        self.args, self.kwargs = arguments.as_tensors(model, args, kwargs or {}, dtype, self.device)
+        self.notes: tuple[str, ...] = ()
+        self._check_first_run()
+        self._recorded: dict[Any, Callable] = {}
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        with arguments.local_defaults(self.dtype, self.device), pyro.validation_enabled(False):
+            yield
+
+    def _trace(self, choose: Callable[[dict], Tensor]) -> Any:
+        with self._running(), poutine.trace() as tracer, _AtValues(choose, self.dtype):
+            self.model(*self.args, **self.kwargs)
+        return tracer.trace
+
+    def _check_first_run(self) -> None:
+        trace = self._first_trace()
+        sites = {name: s for name, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
+        self._check_subsampling(trace)
+        latent = {name: s for name, s in sites.items() if not s["is_observed"]}
+        self.observed = tuple(name for name, s in sites.items() if s["is_observed"])
+        _check_sites(latent, self.observed)
+        for name in self.observed:
+            _check_observation(name, sites[name], self.dtype)
+        self.latents = _lay_out(latent)
+        self.dim = sum(x.place.stop - x.place.start for x in self.latents.values())
+        self.start = torch.cat([x.transform.inv(latent[k]["value"]).reshape(-1) for k, x in self.latents.items()])
+        self._check_supports_stay()
+
+    def _first_trace(self) -> Any:
+        """Run the model at typical values; where an integer matrix meets a floating one, make it floating."""
+        try:
+            return self._trace(_typical_value)
+        except RuntimeError as error:
+            args, kwargs = arguments.with_floating_matrices(self.args, self.kwargs, self.dtype)
+            if not re.search(r"dtype|Long|Int|Float|Double", str(error)) or _same(args, self.args):
+                raise self._model_failed(error) from error
+            self.args, self.kwargs = args, kwargs
+            return self._trace(_typical_value)
+        except (ValueError, IndexError) as error:
+            raise self._model_failed(error) from error
+
+    def _model_failed(self, error: Exception) -> ValueError:
+        given = arguments.shapes({**{f"argument {i}": x for i, x in enumerate(self.args)}, **self.kwargs})
+        return ValueError(
+            f"The model failed on its own data ({given or 'no tensors'}) with {type(error).__name__}: {error} "
+            "Check that the lengths of the arguments agree."
+        )
+
+    def _check_subsampling(self, trace: Any) -> None:
+        for name, site in trace.nodes.items():
+            if site["type"] == "sample" and site_is_subsample(site):
+                size, subsample = site["fn"].size, site["fn"].subsample_size
+                if subsample is not None and subsample < size:
+                    raise ValueError(
+                        f"plate {name!r} draws {subsample} of {size} rows at random, but this method needs all of "
+                        "them. Remove subsample_size."
+                    )
+
+    def is_small(self) -> bool:
+        """Whether an evaluation is so cheap that more than one thread costs more than it brings."""
+        tensors = [x for x in (*self.args, *self.kwargs.values()) if isinstance(x, Tensor)]
+        return max([x.numel() for x in tensors], default=0) < 500_000 and self.dim < 500
+
+    def _check_supports_stay(self) -> None:
+        """Refuse a support that moves with other latents: its transform would not be a fixed map."""
+        moved = self._trace(self._value_at(self.start + 0.37))
+        for name, latent in self.latents.items():
+            before, after = latent.prior.support, moved.nodes[name]["fn"].support
+            probe = torch.full(latent.free_shape, 0.37, dtype=self.dtype, device=self.device)
+            if not torch.equal(biject_to(before)(probe), biject_to(after)(probe)):
+                raise ValueError(
+                    f"The support of {name!r} depends on other latents. Write it as a variable with a fixed support "
+                    "and transform it, for instance u ~ Uniform(0, 1) and x = lower + u * width."
+                )
+
+    def _value_at(self, z: Tensor) -> Callable[[dict], Tensor]:
+        def choose(msg: dict) -> Tensor:
+            if msg["name"] not in self.latents:
+                raise ValueError(f"Site {msg['name']!r} appears only at some values of the latents; that is not fixed.")
+            return self.latents[msg["name"]].constrain(z)
+
+        return choose
+
+    def constrain(self, z: Tensor) -> dict[str, Tensor]:
+        """Return the latents in their own spaces, (..., *shape) each, at vectors z (..., dim)."""
+        return {name: latent.constrain(z) for name, latent in self.latents.items()}
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """Return log p(data, latents) at z (dim,), with the Jacobian of the transforms; a scalar, in nats."""
+        trace = self._trace(self._value_at(z))
+        with self._running():
+            terms = [_log_prob(s).sum() for s in trace.nodes.values() if s["type"] == "sample"]
+        return torch.stack([*terms, self._log_jacobian(z)]).sum()
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """Return the log prior density of the latents at z, with the Jacobian of the transforms; a scalar."""
+        trace = self._trace(self._value_at(z))
+        with self._running():
+            terms = [_log_prob(trace.nodes[name]).sum() for name in self.latents]
+        return torch.stack([*terms, self._log_jacobian(z)]).sum()
+
+    def log_latent(self, name: str, z: Tensor) -> Tensor:
+        """Return the log prior density of one latent site given the others at z; a scalar, without Jacobian."""
+        trace = self._trace(self._value_at(z))
+        with self._running():
+            return _log_prob(trace.nodes[name]).sum()
+
+    def log_factor(self, name: str, z: Tensor) -> Tensor:
+        """Return the log-density of an observed site at z, one entry for each independent observation."""
+        trace = self._trace(self._value_at(z))
+        with self._running():
+            return _log_prob(trace.nodes[name], each=True)
+
+    def _log_jacobian(self, z: Tensor) -> Tensor:
+        total = z.new_zeros(())
+        for latent in self.latents.values():
+            if not latent.is_real():
+                u = z[..., latent.place].reshape(latent.free_shape)
+                total = total + latent.transform.log_abs_det_jacobian(u, latent.transform(u)).sum()
+        return total
+
+    def recorded(self, f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+        """Return ``f`` as a recorded graph where that is safe, else ``f`` itself, with a note that says why."""
+        try:
+            return record(f, self.start)
+        except NotRecordable as reason:
+            note = f"the program runs at each evaluation, since it could not be recorded: {reason}"
+            if note not in self.notes:
+                self.notes += (note,)
+            return f
+
+
+def _same(a: tuple, b: tuple) -> bool:
+    return all(x is y or (isinstance(x, Tensor) and x.dtype == y.dtype) for x, y in zip(a, b))
+
+
+def _log_prob(site: Any, each: bool = False) -> Tensor:
+    """Log-density of a site under its scale and mask; ``each``: over single observations, not summed over events."""
+    fn, value = site["fn"], site["value"]
+    while each and isinstance(fn, Independent):
+        fn = fn.base_dist
+    log_p = fn.log_prob(value)
+    if site["mask"] is not None:
+        mask = torch.as_tensor(site["mask"], device=log_p.device)
+        mask = mask.reshape(mask.shape + (1,) * (log_p.ndim - site["fn"].log_prob(value).ndim))
+        log_p = torch.where(mask, log_p, log_p.new_zeros(()))
+    return log_p * site["scale"] if site["scale"] is not None and not _is_one(site["scale"]) else log_p
+
+
+def _is_one(scale: Any) -> bool:
+    return not isinstance(scale, Tensor) and float(scale) == 1.0
+
+
+def _typical_value(msg: dict) -> Tensor:
+    """The prior mean where it exists inside the support, else the middle of unconstrained space."""
+    fn = msg["fn"]
+    if getattr(fn, "has_enumerate_support", False) or _is_discrete(fn):
+        return fn.sample()
+    transform = biject_to(fn.support)
+    try:
+        mean = fn.mean.expand(fn.shape())
+        inside = bool(fn.support.check(mean).all()) and bool(torch.isfinite(transform.inv(mean)).all())
+    except (NotImplementedError, AttributeError):
+        inside = False
+    return mean.detach() if inside else transform(torch.zeros_like(transform.inv(fn.sample())))
+
+
+def _is_discrete(fn: Any) -> bool:
+    return bool(getattr(_core(fn.support), "is_discrete", False))
+
+
+def _check_sites(latent: dict[str, Any], observed: tuple[str, ...]) -> None:
+    if not latent:
+        raise ValueError("The model has no latent site: nothing is to be inferred. Add a pyro.sample without obs=.")
+    if not observed:
+        raise ValueError(
+            f"The model has no observed site, only the latents {', '.join(latent)}. "
+            "Pass the data and give one pyro.sample obs=."
+        )
+    discrete = [name for name, s in latent.items() if _is_discrete(s["fn"])]
+    if discrete:
+        raise ValueError(
+            f"The latent sites {', '.join(discrete)} are discrete, and this method needs continuous ones. "
+            "Sum them out, for instance with a MixtureSameFamily in place of a mixture indicator."
+        )
+
+
+def _check_observation(name: str, site: Any, dtype: torch.dtype) -> None:
+    fn, value = site["fn"], site["value"]
+    if not isinstance(value, Tensor):
+        raise TypeError(f"obs of site {name!r} must be a tensor or an array passed to fit; got {type(value).__name__}.")
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise ValueError(f"obs of site {name!r} must be finite; it holds NaN or infinities.")
+    shape = fn.shape()
+    if value.shape != shape:
+        raise ValueError(
+            f"obs of site {name!r} has shape {tuple(value.shape)}, but its distribution has shape {tuple(shape)}. "
+            "Make them equal: broadcasting would count observations twice."
+        )
+    inside = fn.support.check(value)
+    if not bool(inside.all()):
+        wrong = value.reshape(inside.shape + (-1,))[~inside].reshape(-1)[:3].tolist()
+        raise ValueError(
+            f"obs of site {name!r} must lie in the support of {type(_innermost(fn)).__name__}, {fn.support}; "
+            f"{int((~inside).sum())} of {inside.numel()} do not, such as {wrong}."
+        )
+
+
+def _lay_out(latent: dict[str, Any]) -> dict[str, Latent]:
+    laid, stop = {}, 0
+    for name, site in latent.items():
+        transform = biject_to(site["fn"].support)
+        free = transform.inv(site["value"])
+        start, stop = stop, stop + free.numel()
+        laid[name] = Latent(name, slice(start, stop), free.shape, site["value"].shape, transform, site["fn"])
+    return laid

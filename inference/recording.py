@@ -1,0 +1,138 @@
+"""Record a tensor function once as a flat graph, so that Pyro and Python leave the inner loop.
+
+A dispatch mode watches the operations that run; those that read the input become nodes of a ``torch.fx`` graph, all
+others are constants. Replaying the graph gives the same bits at the same input, and at other inputs wherever the
+function's control flow does not depend on them, which ``record`` checks by recording twice.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+class NotRecordable(RuntimeError):
+    """The function does something at run time that a fixed graph cannot repeat."""
+
+
+class _WritesInPlace(NotRecordable):
+    """Mended by torch.func.functionalize, which turns writes into new tensors."""
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, *inputs: Tensor) -> None:
+        super().__init__()
+        self.graph = fx.Graph()
+        self.constants: dict[str, Tensor] = {}
+        self._nodes = {id(x): self.graph.placeholder(f"z{i}") for i, x in enumerate(inputs)}
+        self._alive: list[Any] = list(inputs)  # ids stay unique only while the tensors live
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch.compile never runs in here; True would import the compiler, which takes a second
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if any(isinstance(x, Tensor) and id(x) in self._nodes for x in tree_leaves((args, kwargs))):
+            self._check_repeatable(func, args)
+            func, args = _batchable(func, args)
+            node = self.graph.call_function(func, *tree_map(self.node, (args, kwargs)))
+            self._track(out, node)
+        return out
+
+    def node(self, x: Any) -> Any:
+        """Return the node of a tensor: the one that made it, or a constant."""
+        if not isinstance(x, Tensor):
+            return x
+        if id(x) not in self._nodes:
+            name = f"c{len(self.constants)}"
+            self.constants[name] = x.detach()
+            self._nodes[id(x)] = self.graph.create_node("get_attr", name)
+            self._alive.append(x)
+        return self._nodes[id(x)]
+
+    def _check_repeatable(self, func: Any, args: Any) -> None:
+        if func._schema.is_mutable:
+            raise _WritesInPlace(f"{func} changes a tensor in place")
+        if func is torch.ops.aten._local_scalar_dense.default:
+            raise NotRecordable("a latent value is turned into a Python number, so control flow may depend on it")
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise NotRecordable(f"{func} draws random numbers")
+        fixed = func is torch.ops.aten.index.Tensor and not any(id(i) in self._nodes for i in args[1])
+        if torch.Tag.dynamic_output_shape in func.tags and not fixed:
+            raise NotRecordable(f"the shape that {func} returns depends on a latent value")
+
+    def _track(self, out: Any, node: fx.Node) -> None:
+        if isinstance(out, Tensor):
+            self._nodes[id(out)] = node
+            self._alive.append(out)
+        elif isinstance(out, (tuple, list)):
+            for i, part in enumerate(out):
+                self._track(part, self.graph.call_function(operator.getitem, (node, i)))
+
+
+def _batchable(func: Any, args: Any) -> tuple[Any, Any]:
+    """Replace the two functionalised writes that vmap cannot run by equal operations that it can."""
+    if func is torch.ops.aten.copy.default:  # without mutation it only spreads its source
+        return torch.ops.aten.expand.default, (args[1], list(args[0].shape))
+    if func is torch.ops.aten.slice_scatter.default and len(args) > 4 and args[4] is not None and args[4] < 0:
+        return func, (*args[:4], args[4] + args[0].shape[args[2]], *args[5:])
+    return func, args
+
+
+def _recorded(f: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    recorder = _Recorder(*inputs)
+    with recorder:
+        out = f(*inputs)
+    recorder.graph.output(tree_map(recorder.node, out))
+    recorder.graph.eliminate_dead_code()
+    used = {n.target for n in recorder.graph.nodes if n.op == "get_attr"}
+    root = torch.nn.Module()
+    for name in used:
+        root.register_buffer(str(name), recorder.constants[str(name)])
+    return fx.GraphModule(root, recorder.graph)
+
+
+def record(f: Callable[..., Any], *inputs: Tensor) -> fx.GraphModule:
+    """Return ``f`` as a flat graph of tensor operations.
+
+    Args:
+        f: a function of tensors that returns a tensor, or a tuple of tensors.
+        inputs: where to record; a second recording at other values must give the same graph.
+
+    Raises:
+        NotRecordable: if ``f`` branches on its input, writes in place, or draws random numbers.
+
+    Example:
+        >>> import torch
+        >>> graph = record(lambda z: (2 * z).exp().sum(), torch.zeros(3))
+        >>> graph(torch.ones(3))
+        tensor(22.1672)
+    """
+    detached = tuple(x.detach().clone() for x in inputs)
+    try:
+        first = _recorded(f, detached)
+    except _WritesInPlace:
+        f = torch.func.functionalize(f)
+        first = _recorded(f, detached)
+    second = _recorded(f, tuple(x + 0.37 for x in detached))
+    if _shape_of(first) != _shape_of(second):
+        raise NotRecordable("two recordings at different values give different graphs")
+    return first
+
+
+def _shape_of(graph: fx.GraphModule) -> list[tuple]:
+    """The graph without its constants: operations, where their arguments come from, and plain arguments."""
+    order = {node: i for i, node in enumerate(graph.graph.nodes)}
+
+    def plain(x: Any) -> Any:
+        return ("node", order[x]) if isinstance(x, fx.Node) else repr(x)
+
+    return [(n.op, str(n.target), repr(tree_map(plain, (n.args, dict(n.kwargs))))) for n in graph.graph.nodes]
