@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from probdl.inference.program import Latent
+from probdl.inference.latents import Latent
 
 _DRAWS = 20_000  # for moments that have no closed form or one-dimensional quadrature
 
@@ -197,12 +197,9 @@ class SampledApproximation(Approximation):
         """Return split R-hat and effective sample size of each entry."""
         from pyro.ops.stats import effective_sample_size, split_gelman_rubin
 
-        one = {name: x if x.shape[0] > 1 else torch.stack(x.chunk(2, 1)) for name, x in self.even_chains().items()}
+        even = {name: x[:, : 4 * (x.shape[1] // 4)] for name, x in self.chains.items()}
+        one = {name: x if len(x) > 1 else torch.cat(x.chunk(2, 1)) for name, x in even.items()}
         return {
             "rhat": {name: split_gelman_rubin(x) for name, x in one.items()},
             "ess": {name: effective_sample_size(x) for name, x in one.items()},
         }
-
-    def even_chains(self) -> dict[str, Tensor]:
-        """The chains cut to an even length, as split R-hat wants them."""
-        return {name: x[:, : 2 * (x.shape[1] // 2)] for name, x in self.chains.items()}

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 
 from probdl.errors import ConvergenceError
-from probdl.inference.expectation_propagation import ExpectationPropagation, NotApplicable
+from probdl.inference.expectation_propagation import ExpectationPropagation
+from probdl.inference.factors import NotApplicable
 from probdl.inference.laplace import Laplace
 from probdl.inference.nuts import NUTS
 from probdl.inference.posterior import Posterior

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import pyro
 import torch
-from pyro.infer import MCMC
 from pyro.infer import NUTS as PyroNUTS
 from torch import Tensor
 
@@ -35,7 +35,7 @@ class NUTS:
         chains: independent chains, run one after another.
 
     Raises:
-        ValueError: if a number is not positive.
+        ValueError: if there are fewer than 8 draws, or no warmup or chain.
 
     Warns:
         ConvergenceWarning: if the largest split R-hat exceeds 1.05.
@@ -58,9 +58,9 @@ class NUTS:
     chains: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("draws", "warmup", "chains"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive; got {getattr(self, name)}.")
+        for name, least in (("draws", 8), ("warmup", 1), ("chains", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}.")
 
     def run(self, program: Program, seed: int = 0, progress: bool | None = None) -> Posterior:
         """Return the posterior of a program."""
@@ -69,54 +69,76 @@ class NUTS:
         started = time.perf_counter()
         centre, root, how = _whitening(program)
         density = program.recorded(lambda z: value_and_gradient(program.log_joint, z))
-        potential = _Potential(density, centre, root)
-        with (
-            torch.random.fork_rng(devices=[]),
-            bar((self.draws + self.warmup) * self.chains, progress, "NUTS") as progress_bar,
-        ):
-            torch.manual_seed(seed)
-            chains = [self._chain(potential, program, lambda *_: progress_bar.update()) for _ in range(self.chains)]
-        z = centre + torch.stack(chains) @ root.T
-        approximation = SampledApproximation(program.latents, program.constrain(z))
-        worst = self._check(approximation)
+        kept, interrupted = self._sample(_Potential(density, centre, root), program, seed, progress)
+        chains = _equal_chains(kept)
+        approximation = SampledApproximation(program.latents, program.constrain(centre + chains @ root.T))
+        worst = _check_mixing(approximation)
+        length = f"{chains.shape[0]} × {chains.shape[1]} draws after {self.warmup} steps of warm-up"
+        stopped = "Interrupted before the end. " if interrupted else ""
         return Posterior(
             method="nuts",
             approximation=approximation,
-            converged=worst <= 1.05,
-            message=f"NUTS kept {self.chains} × {self.draws} draws after {self.warmup} steps of warm-up, {how}; the "
-            f"largest split R-hat is {worst:.3f}.",
+            converged=worst <= 1.05 and not interrupted,
+            message=f"{stopped}NUTS kept {length}, {how}; the largest split R-hat is {worst:.3f}.",
             seconds=time.perf_counter() - started,
-            history=pd.DataFrame({"chain": range(self.chains), "draws": self.draws}),
+            history=pd.DataFrame({"chain": range(len(chains)), "draws": chains.shape[1]}),
             notes=program.notes,
         )
 
-    def _chain(self, potential: Callable, program: Program, tick: Callable) -> Tensor:
-        kernel = PyroNUTS(potential_fn=potential, adapt_mass_matrix=potential.is_plain, max_tree_depth=10)
-        start = torch.randn(program.dim, dtype=program.dtype).to(program.device) * (not potential.is_plain)
-        sampler = MCMC(
-            kernel,
-            num_samples=self.draws,
-            warmup_steps=self.warmup,
-            initial_params={"z": start},
-            hook_fn=tick,
-            disable_progbar=True,
-            disable_validation=True,
-        )
-        logging.getLogger("pyro").setLevel(logging.ERROR)
-        sampler.run()
-        return sampler.get_samples()["z"]
+    def _sample(
+        self, potential: _Potential, program: Program, seed: int, progress: bool | None
+    ) -> tuple[list[list[Tensor]], bool]:
+        """Run the chains one after another; an interrupt keeps the draws that were made."""
+        kept: list[list[Tensor]] = []
+        total = (self.draws + self.warmup) * self.chains
+        # Pyro draws from torch's global generator: it is seeded here and restored afterwards.
+        with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False), bar(total, progress, "NUTS") as ticks:
+            torch.manual_seed(seed)
+            try:
+                for _ in range(self.chains):
+                    kept.append([])
+                    self._chain(potential, program, kept[-1], ticks)
+            except KeyboardInterrupt:
+                if max(map(len, kept)) < 20:
+                    raise
+                warnings.warn("NUTS was interrupted; the draws made so far are kept.", ConvergenceWarning, stacklevel=4)
+                return kept, True
+        return kept, False
 
-    def _check(self, approximation: SampledApproximation) -> float:
-        rhat = approximation.columns(0)["rhat"]
-        worst = max(float(x.max()) for x in rhat.values())
-        if worst > 1.05:
-            site = max(rhat, key=lambda k: float(rhat[k].max()))
-            warnings.warn(
-                f"NUTS has not mixed: split R-hat is {worst:.3f} at site {site!r}. Raise draws and warmup.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        return worst
+    def _chain(self, potential: _Potential, program: Program, kept: list[Tensor], ticks: Any) -> None:
+        kernel = PyroNUTS(potential_fn=potential, adapt_mass_matrix=potential.is_plain)
+        noise = torch.randn(program.dim, dtype=program.dtype).to(program.device)
+        kernel.initial_params = {"e": 0.0 * noise if potential.is_plain else noise}
+        kernel.setup(self.warmup)
+        params = kernel.initial_params
+        for i in range(self.warmup + self.draws):
+            params = kernel.sample(params)
+            if i >= self.warmup:
+                kept.append(params["e"].detach().clone())
+            ticks.update()
+        kernel.cleanup()
+
+
+def _equal_chains(kept: list[list[Tensor]]) -> Tensor:
+    """Stack chains as (chains, n, d); one that an interrupt left short is dropped or shortens the others."""
+    full = max(map(len, kept))
+    long = [chain for chain in kept if 2 * len(chain) >= full]
+    n = min(map(len, long))
+    return torch.stack([torch.stack(chain[:n]) for chain in long])
+
+
+def _check_mixing(approximation: SampledApproximation) -> float:
+    """Return the largest split R-hat, with a warning where it shows that the chains disagree."""
+    rhat = approximation.columns(0)["rhat"]
+    worst = max(float(x.max()) for x in rhat.values())
+    if worst > 1.05:
+        site = max(rhat, key=lambda k: float(rhat[k].max()))
+        warnings.warn(
+            f"NUTS has not mixed: split R-hat is {worst:.3f} at site {site!r}. Raise draws and warmup.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+    return worst
 
 
 def _whitening(program: Program) -> tuple[Tensor, Tensor, str]:
@@ -131,14 +153,14 @@ def _whitening(program: Program) -> tuple[Tensor, Tensor, str]:
 
 
 class _Potential:
-    """−log p(x, centre + root·e) of {"z": e}, whose gradient comes from the same pass as its value."""
+    """−log p(x, centre + root·e) of {"e": e}, whose gradient comes from the same pass as its value."""
 
     def __init__(self, density: Callable[[Tensor], tuple[Tensor, Tensor]], centre: Tensor, root: Tensor) -> None:
         self.density, self.centre, self.root = density, centre, root
         self.is_plain = bool((root == torch.eye(len(centre), dtype=root.dtype, device=root.device)).all())
 
     def __call__(self, values: dict[str, Tensor]) -> Tensor:
-        return _WithGradient.apply(values["z"], self)
+        return _WithGradient.apply(values["e"], self)
 
     def value_and_gradient(self, e: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = self.density(self.centre + self.root @ e)

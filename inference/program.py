@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -19,35 +18,12 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Independent, biject_to
-from torch.distributions.transforms import Transform
+from torch.distributions import Categorical, Independent, biject_to
 
 from probdl.inference import arguments
+from probdl.inference.checks import check_observation, check_sites, innermost
+from probdl.inference.latents import lay_out, typical_value
 from probdl.inference.recording import NotRecordable, record
-
-
-@dataclass(frozen=True)
-class Latent:
-    """Where a latent site stands in the flat vector z, and how it is brought to its own space."""
-
-    name: str
-    place: slice
-    free_shape: torch.Size
-    shape: torch.Size
-    transform: Transform
-    prior: Distribution
-
-    def constrain(self, z: Tensor) -> Tensor:
-        """Return the value (..., *shape) at unconstrained vectors z (..., dim)."""
-        return self.transform(z[..., self.place].reshape(z.shape[:-1] + self.free_shape))
-
-    def is_real(self) -> bool:
-        """Whether the site lives on the whole real space, so that its transform is the identity."""
-        return _core(self.prior.support) is torch.distributions.constraints.real
-
-
-def _core(support: Any) -> Any:
-    return _core(support.base_constraint) if hasattr(support, "base_constraint") else support
 
 
 class _AtValues(Messenger):
@@ -62,16 +38,12 @@ class _AtValues(Messenger):
             return
         if not msg["is_observed"]:
             msg["value"], msg["done"] = self.choose(msg), True
-        elif _is_integer(msg["value"]) and not isinstance(_innermost(msg["fn"]), Categorical):
+        elif _is_integer(msg["value"]) and not isinstance(innermost(msg["fn"]), Categorical):
             msg["value"] = msg["value"].to(self.dtype)
 
 
 def _is_integer(x: Any) -> bool:
     return isinstance(x, Tensor) and not x.is_floating_point()
-
-
-def _innermost(fn: Any) -> Any:
-    return _innermost(fn.base_dist) if hasattr(fn, "base_dist") else fn
 
 
 class Program:
@@ -130,10 +102,10 @@ class Program:
         self._check_subsampling(trace)
         latent = {name: s for name, s in sites.items() if not s["is_observed"]}
         self.observed = tuple(name for name, s in sites.items() if s["is_observed"])
-        _check_sites(latent, self.observed)
+        check_sites(latent, self.observed)
         for name in self.observed:
-            _check_observation(name, sites[name], self.dtype)
-        self.latents = _lay_out(latent)
+            check_observation(name, sites[name])
+        self.latents = lay_out(latent)
         self.dim = sum(x.place.stop - x.place.start for x in self.latents.values())
         self.start = torch.cat([x.transform.inv(latent[k]["value"]).reshape(-1) for k, x in self.latents.items()])
         self._check_supports_stay()
@@ -141,13 +113,13 @@ class Program:
     def _first_trace(self) -> Any:
         """Run the model at typical values; where an integer matrix meets a floating one, make it floating."""
         try:
-            return self._trace(_typical_value)
+            return self._trace(typical_value)
         except RuntimeError as error:
             args, kwargs = arguments.with_floating_matrices(self.args, self.kwargs, self.dtype)
             if not re.search(r"dtype|Long|Int|Float|Double", str(error)) or _same(args, self.args):
                 raise self._model_failed(error) from error
             self.args, self.kwargs = args, kwargs
-            return self._trace(_typical_value)
+            return self._trace(typical_value)
         except (ValueError, IndexError) as error:
             raise self._model_failed(error) from error
 
@@ -261,68 +233,3 @@ def _log_prob(site: Any, each: bool = False) -> Tensor:
 
 def _is_one(scale: Any) -> bool:
     return not isinstance(scale, Tensor) and float(scale) == 1.0
-
-
-def _typical_value(msg: dict) -> Tensor:
-    """The prior mean where it exists inside the support, else the middle of unconstrained space."""
-    fn = msg["fn"]
-    if getattr(fn, "has_enumerate_support", False) or _is_discrete(fn):
-        return fn.sample()
-    transform = biject_to(fn.support)
-    try:
-        mean = fn.mean.expand(fn.shape())
-        inside = bool(fn.support.check(mean).all()) and bool(torch.isfinite(transform.inv(mean)).all())
-    except (NotImplementedError, AttributeError):
-        inside = False
-    return mean.detach() if inside else transform(torch.zeros_like(transform.inv(fn.sample())))
-
-
-def _is_discrete(fn: Any) -> bool:
-    return bool(getattr(_core(fn.support), "is_discrete", False))
-
-
-def _check_sites(latent: dict[str, Any], observed: tuple[str, ...]) -> None:
-    if not latent:
-        raise ValueError("The model has no latent site: nothing is to be inferred. Add a pyro.sample without obs=.")
-    if not observed:
-        raise ValueError(
-            f"The model has no observed site, only the latents {', '.join(latent)}. "
-            "Pass the data and give one pyro.sample obs=."
-        )
-    discrete = [name for name, s in latent.items() if _is_discrete(s["fn"])]
-    if discrete:
-        raise ValueError(
-            f"The latent sites {', '.join(discrete)} are discrete, and this method needs continuous ones. "
-            "Sum them out, for instance with a MixtureSameFamily in place of a mixture indicator."
-        )
-
-
-def _check_observation(name: str, site: Any, dtype: torch.dtype) -> None:
-    fn, value = site["fn"], site["value"]
-    if not isinstance(value, Tensor):
-        raise TypeError(f"obs of site {name!r} must be a tensor or an array passed to fit; got {type(value).__name__}.")
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        raise ValueError(f"obs of site {name!r} must be finite; it holds NaN or infinities.")
-    shape = fn.shape()
-    if value.shape != shape:
-        raise ValueError(
-            f"obs of site {name!r} has shape {tuple(value.shape)}, but its distribution has shape {tuple(shape)}. "
-            "Make them equal: broadcasting would count observations twice."
-        )
-    inside = fn.support.check(value)
-    if not bool(inside.all()):
-        wrong = value.reshape(inside.shape + (-1,))[~inside].reshape(-1)[:3].tolist()
-        raise ValueError(
-            f"obs of site {name!r} must lie in the support of {type(_innermost(fn)).__name__}, {fn.support}; "
-            f"{int((~inside).sum())} of {inside.numel()} do not, such as {wrong}."
-        )
-
-
-def _lay_out(latent: dict[str, Any]) -> dict[str, Latent]:
-    laid, stop = {}, 0
-    for name, site in latent.items():
-        transform = biject_to(site["fn"].support)
-        free = transform.inv(site["value"])
-        start, stop = stop, stop + free.numel()
-        laid[name] = Latent(name, slice(start, stop), free.shape, site["value"].shape, transform, site["fn"])
-    return laid

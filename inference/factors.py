@@ -1,0 +1,79 @@
+"""Which factors of a program are Gaussian in its latents, and which see them through one affine projection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from probdl.inference.program import Program
+from probdl.inference.projections import Projection, find_projection
+from probdl.inference.quadratic import gaussian_factor, is_quadratic
+from probdl.inference.recording import NotRecordable, record
+from probdl.natural import GaussianFactor
+
+
+class NotApplicable(ValueError):
+    """The method does not fit the model; the message names the site and says what does."""
+
+
+def split_factors(program: Program) -> tuple[GaussianFactor, dict[str, Projection]]:
+    """Separate the Gaussian part (the prior and Gaussian likelihoods) from the factors that need sites."""
+    _check_gaussian(program)
+    base = gaussian_factor(program.recorded(program.log_prior), program.dim, program.start)
+    projections = {}
+    for name in program.observed:
+        graph = _record_factor(program, name)
+        total = _summed(graph)
+        if is_quadratic(total, program.dim, program.start):
+            base = base * gaussian_factor(total, program.dim, program.start)
+        else:
+            projections[name] = _project(graph, name, program)
+    return base, projections
+
+
+def _summed(graph: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda z: graph(z).sum()
+
+
+def _check_gaussian(program: Program) -> None:
+    for name, latent in program.latents.items():
+        if not latent.is_real():
+            raise NotApplicable(
+                f"Expectation propagation needs Gaussian latents, but {name!r} has the support {latent.prior.support}. "
+                "Use method='laplace' or 'nuts', or fix its value."
+            )
+    prior = program.recorded(program.log_prior)
+    if is_quadratic(prior, program.dim, program.start):
+        return
+    wrong = [name for name in program.latents if not _latent_is_gaussian(program, name)]
+    raise NotApplicable(
+        f"Expectation propagation needs latents that are jointly Gaussian a priori, but the prior of "
+        f"{', '.join(map(repr, wrong))} is not Gaussian given the other latents. Use method='laplace' or 'nuts'."
+    )
+
+
+def _latent_is_gaussian(program: Program, name: str) -> bool:
+    log_latent = program.recorded(lambda z: program.log_latent(name, z))
+    return is_quadratic(log_latent, program.dim, program.start)
+
+
+def _record_factor(program: Program, name: str) -> torch.fx.GraphModule:
+    try:
+        return record(lambda z: program.log_factor(name, z), program.start)
+    except NotRecordable as reason:
+        raise NotApplicable(
+            f"Expectation propagation could not read the factor of site {name!r}: {reason}. Use method='nuts'."
+        ) from reason
+
+
+def _project(graph: torch.fx.GraphModule, name: str, program: Program) -> Projection:
+    projection = find_projection(graph, program.dim, program.start)
+    if projection is None:
+        raise NotApplicable(
+            f"Expectation propagation needs each observation of site {name!r} to see the latents "
+            f"{', '.join(program.latents)} through one affine projection a·z + c, and found none: the projection is "
+            "not affine, or there is more than one. Use method='laplace' or 'nuts'."
+        )
+    return projection
