@@ -1,1 +1,34 @@
-"""The things you fit."""
+"""The things you fit.
+
+Constructor arguments are hyperparameters; ``fit`` takes data and returns the model; all that hold networks are
+``nn.Module``s. A table (DataFrame, array), or images (n, c, h, w), go in; results come back in the data's own units
+and columns. A model is a family (``probdl.families``) around networks (``probdl.nn``), brought close to the data by
+a loop (``probdl.loops``).
+
+- ``VAE``: a latent variable model and its approximate posterior, by the evidence lower bound.
+
+The parts that models share: ``form`` (shape and columns of the data), ``units`` (standardisation and its Jacobian),
+``networks`` (chosen by shape), ``held_out`` (validation rows), ``elbo`` (the bound and importance weights), ``saved``
+(files).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probdl.models.vae import VAE
+
+__all__ = ["VAE"]
+
+_HOME = {"VAE": "probdl.models.vae"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a model on first use."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'probdl.models' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,46 +6,18 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from probdl.errors import ConvergenceError, ConvergenceWarning
+from probdl.errors import ConvergenceWarning
 from probdl.loops.batches import Batch, batches, check_rows
 from probdl.loops.keeper import Keeper, not_finite
 from probdl.loops.progress import bar
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-Terms = dict[str, Tensor]
-Loss = Callable[[Batch, torch.Generator], "Tensor | tuple[Tensor, Terms]"]
-
-
-@dataclass(frozen=True)
-class Descent:
-    """How a descent went.
-
-    Attributes:
-        history: one row an epoch: step, epoch, seconds, loss (mean over the epoch's rows), validation, then the terms.
-        epoch: the epoch whose state the module has now.
-        interrupted: whether Ctrl-C ended it.
-        message: why it ended, in a sentence.
-    """
-
-    history: pd.DataFrame
-    epoch: int
-    interrupted: bool
-    message: str
-
-
-class NotFiniteError(ConvergenceError):
-    """The loss became NaN or infinite; the module has its last good state again, ``descent`` holds the history."""
-
-    descent: Descent
+from probdl.loops.record import Descent, Loss, Mean, NotFiniteError, check_loss, parts, some, table
 
 
 def descend(
@@ -57,7 +29,7 @@ def descend(
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int = 128,
-    learning_rate: float = 1e-3,
+    learning_rate: float | Callable[[float], float] = 1e-3,
     optimiser: Callable[[list[nn.Parameter]], Optimizer] | None = None,
     patience: int | None = None,
     seed: int = 0,
@@ -74,8 +46,9 @@ def descend(
             after each epoch, and the module ends with the state where it was smallest.
         epochs, steps: how long at most; at least one of them.
         batch_size: rows in a batch.
-        learning_rate: the step size η of Adam (fused where the device has it).
-        optimiser: makes another optimiser from the list of parameters.
+        learning_rate: the step size η of Adam (fused where the device has it); or a function that gives it from the
+            fraction of the steps that are done, such as ``cosine(1e-3)``.
+        optimiser: makes another optimiser from the list of parameters; a number as learning rate is then its own.
         patience: epochs without a smaller validation loss until it stops early; None: never.
         seed: of the order of the rows and of the loss's noise.
         progress: whether to show a bar; None: where stderr is a terminal.
@@ -104,29 +77,41 @@ def descend(
     total = _total_steps(epochs, steps, math.ceil(len(data[0]) / _positive(batch_size, "batch_size")))
     if validation is not None:
         check_rows(validation, "validation")
-    run = _Run(module, loss, data, validation, batch_size, total, seed, _optimiser(module, optimiser, learning_rate))
+    rate = learning_rate if callable(learning_rate) else None
+    adam = _optimiser(module, optimiser, learning_rate(0.0) if callable(learning_rate) else learning_rate)
+    run = _Run(module, loss, data, validation, batch_size, total, seed, adam, rate)
     return run(Keeper(module, patience), progress)
 
 
+def cosine(rate: float) -> Callable[[float], float]:
+    r"""Return a learning rate that falls to zero along half a cosine, :math:`η\,(1 + \cos πt) / 2`, t from 0 to 1.
+
+    Example:
+        >>> cosine(0.1)(0.5)
+        0.05
+    """
+    return lambda done: 0.5 * rate * (1 + math.cos(math.pi * done))
+
+
+@dataclass
 class _Run:
     """One descent: where it stands, and the loop itself."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        loss: Loss,
-        data: Sequence[Tensor],
-        validation: Sequence[Tensor] | None,
-        batch_size: int,
-        total: int,
-        seed: int,
-        optimiser: Optimizer,
-    ) -> None:
-        self.module, self.loss, self.data, self.validation = module, loss, data, validation
-        self.batch_size, self.total, self.seed, self.optimiser = batch_size, total, seed, optimiser
-        self.generator = torch.Generator(data[0].device).manual_seed(seed)
-        self.rows: list[dict[str, Any]] = []
-        self.step, self.epoch = 0, 0
+    module: nn.Module
+    loss: Loss
+    data: Sequence[Tensor]
+    validation: Sequence[Tensor] | None
+    batch_size: int
+    total: int
+    seed: int
+    optimiser: Optimizer
+    rate: Callable[[float], float] | None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    step: int = 0
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator(self.data[0].device).manual_seed(self.seed)
 
     def __call__(self, keeper: Keeper, progress: bool | None) -> Descent:
         """Descend until the end, the patience's end, Ctrl-C, or a number that is not finite."""
@@ -159,17 +144,23 @@ class _Run:
     def _one_epoch(self, shown: Any) -> dict[str, float]:
         """Step through all rows once; return the means of the loss and of its terms."""
         self.module.train()
-        mean = _Mean()
+        mean = Mean()
         for batch in self._batches():
-            value, terms = _parts(self.loss(batch, self.generator))
-            self._check(value, terms)
+            value, terms = parts(self.loss(batch, self.generator))
+            check_loss(value, terms, self.module, self.step + 1)
             self.optimiser.zero_grad(set_to_none=True)
             value.backward()
+            self._set_rate()
             self.optimiser.step()
             mean.add(len(batch[0]), {"loss": value, **terms})
             self.step += 1
             shown.update()
         return mean.values()
+
+    def _set_rate(self) -> None:
+        if self.rate is not None:
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.rate(self.step / self.total)
 
     def _batches(self) -> Iterator[Batch]:
         for batch in batches(self.data, self.batch_size, self.generator):
@@ -181,25 +172,17 @@ class _Run:
     def _validate(self) -> float | None:
         """Return the loss on the validation rows, with the same noise each time; check the parameters first."""
         if bad := not_finite(self.module):
-            raise FloatingPointError(f"After step {self.step} these parameters are not finite: {_some(bad)}.")
+            raise FloatingPointError(f"After step {self.step} these parameters are not finite: {some(bad)}.")
         if self.validation is None:
             return None
         self.module.eval()
-        mean, noise = _Mean(), torch.Generator(self.data[0].device).manual_seed(self.seed)
+        mean, noise = Mean(), torch.Generator(self.data[0].device).manual_seed(self.seed)
         for batch in batches(self.validation, self.batch_size):
-            mean.add(len(batch[0]), {"loss": _parts(self.loss(batch, noise))[0]})
+            mean.add(len(batch[0]), {"loss": parts(self.loss(batch, noise))[0]})
         value = mean.values()["loss"]
         if not math.isfinite(value):
             raise FloatingPointError(f"The validation loss became {value} after step {self.step}.")
         return value
-
-    def _check(self, value: Tensor, terms: Terms) -> None:
-        if math.isfinite(found := value.item()):
-            return
-        parts = "".join(f", {name} {float(term):g}" for name, term in terms.items())
-        bad = not_finite(self.module)
-        where = f"not finite are {_some(bad)}" if bad else "all parameters are finite, so the loss itself is at fault"
-        raise FloatingPointError(f"The loss became {found} at step {self.step + 1}{parts}; {where}.")
 
     def _not_finite(self, error: FloatingPointError, keeper: Keeper) -> NotFiniteError:
         message = (
@@ -211,9 +194,10 @@ class _Run:
         return failure
 
     def _end(self, keeper: Keeper, interrupted: bool) -> Descent:
-        if self.validation is not None or not_finite(self.module):
+        back = not_finite(self.module) or (self.validation is not None and keeper.epoch > 0)
+        if back:
             keeper.restore()
-        epoch = self.epoch if self.validation is None else keeper.epoch
+        epoch = keeper.epoch if back else self.epoch
         how = "stopped early" if keeper.spent else f"ended after {self.step} of {self.total} steps"
         message = f"{'interrupted' if interrupted else how} in epoch {self.epoch}; has the state of epoch {epoch}"
         if interrupted:
@@ -221,35 +205,7 @@ class _Run:
         return self._descent(epoch, interrupted, message)
 
     def _descent(self, epoch: int, interrupted: bool, message: str) -> Descent:
-        import pandas as pd
-
-        columns = ["step", "epoch", "seconds", "loss", "validation"]
-        history = pd.DataFrame(self.rows, columns=None if self.rows else columns)
-        return Descent(history, epoch, interrupted, message)
-
-
-class _Mean:
-    """Means over rows that are added up on the device, and read once."""
-
-    def __init__(self) -> None:
-        self.sums: Terms = {}
-        self.rows = 0
-
-    def add(self, rows: int, terms: Terms) -> None:
-        self.rows += rows
-        for name, term in terms.items():
-            value = term.detach() * rows
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-
-    def values(self) -> dict[str, float]:
-        return {name: float(total) / self.rows for name, total in self.sums.items()}
-
-
-def _parts(result: Tensor | tuple[Tensor, Terms]) -> tuple[Tensor, Terms]:
-    value, terms = (result, {}) if isinstance(result, Tensor) else result
-    if value.ndim:
-        raise ValueError(f"loss must return a scalar; got shape {tuple(value.shape)}. Take the mean over rows.")
-    return value, terms
+        return Descent(table(self.rows), epoch, interrupted, message)
 
 
 def _optimiser(
@@ -280,7 +236,3 @@ def _positive(value: int, name: str) -> int:
 
 def _labelled(validation: float | None) -> dict[str, str]:
     return {} if validation is None else {"validation": f"{validation:.4g}"}
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

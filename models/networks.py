@@ -1,0 +1,63 @@
+"""The networks that a model gets where none was passed, chosen by the shape of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from probdl.nn import CNN, MLP, TransposedCNN
+
+
+def is_image(shape: Sequence[int]) -> bool:
+    """Whether rows of this shape are images (c, h, w) that can be halved twice."""
+    return len(shape) == 3 and min(shape[1:]) >= 4
+
+
+def chosen_encoder(shape: Sequence[int], outputs: int, hidden: Sequence[int] | None) -> nn.Module:
+    """Return a CNN for images and an MLP for anything else: (n, *shape) → (n, outputs).
+
+    Args:
+        shape: the shape of one row.
+        outputs: the number of outputs.
+        hidden: the channels of the CNN or the widths of the MLP; None: (32, 64) or (128, 128).
+    """
+    if is_image(shape):
+        return CNN(shape, outputs, channels=hidden or (32, 64))
+    return MLP(tuple(shape), outputs, hidden=(128, 128) if hidden is None else hidden)
+
+
+def chosen_decoder(inputs: int, shape: Sequence[int], hidden: Sequence[int] | None) -> nn.Module:
+    """Return the mirror image of ``chosen_encoder``: (n, inputs) → (n, *shape)."""
+    if is_image(shape):
+        return TransposedCNN(inputs, shape, channels=hidden or (32, 64))
+    return MLP(inputs, tuple(shape), hidden=(128, 128) if hidden is None else tuple(hidden)[::-1])
+
+
+@torch.no_grad()
+def check_network(network: nn.Module, name: str, before: Sequence[int], after: Sequence[int], meaning: str) -> None:
+    """Raise a ValueError unless ``network`` maps (n, *before) to (n, *after).
+
+    Args:
+        network: tried on two rows of zeros, in eval mode.
+        name: the argument it came from.
+        before, after: the shapes of one row.
+        meaning: what the output stands for.
+    """
+    want, parameter = (2, *after), next(iter(network.parameters()), torch.zeros(()))
+    training = network.training
+    network.eval()
+    try:
+        out = network(torch.zeros(2, *before, dtype=parameter.dtype, device=parameter.device))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(f"{name} must take rows of shape {_n(before)}; it failed on them: {error}") from error
+    finally:
+        network.train(training)
+    if not isinstance(out, Tensor) or tuple(out.shape) != want:
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"{name} must map {_n(before)} to {_n(after)}, {meaning}; two rows gave {got}, not {want}.")
+
+
+def _n(shape: Sequence[int]) -> str:
+    return "(" + ", ".join(["n", *map(str, shape)]) + ")"

@@ -1,0 +1,427 @@
+"""The variational autoencoder."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from probdl import files
+from probdl.divergences.estimate import Estimate
+from probdl.families import BernoulliHead, Conditional, MeanFieldNormal, NormalHead, reparameterised
+from probdl.loops import Descent, NotFiniteError, batches, cosine, descend, one_thread
+from probdl.models.arguments import count, one_of
+from probdl.models.elbo import CHUNK, elbo_estimate, elbo_terms, importance_estimate, log_weights
+from probdl.models.form import Form
+from probdl.models.held_out import chosen_device, split
+from probdl.models.networks import check_network, chosen_decoder, chosen_encoder
+from probdl.models.saved import check_header, history_from_json, history_to_json, load_tensors
+from probdl.models.units import WAYS, Units
+from probdl.nn import seeded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEADS: dict[str, type[Conditional]] = {"gaussian": NormalHead, "bernoulli": BernoulliHead}
+STEPS = 20_000
+SMALL = 2**15  # numbers in a batch up to which one thread is as fast as several
+
+
+class VAE(nn.Module):
+    r"""A latent variable model fitted together with an approximation to its posterior.
+
+    .. math:: \log p(x) ≥ E_{q(z|x)} \log p(x | z) - \mathrm{KL}(q(z | x) ‖ p(z)), \qquad p(z) = N(0, I).
+
+    The decoder p(x | z) is a distribution around a network of z, the encoder q(z | x) a normal with mean and scale
+    from a network of x; ``fit`` maximises the mean of the right-hand side over rows, with M reparameterised draws.
+    Sums run over all dimensions of a row. All likelihoods are in nats and in the data's own units.
+
+    Args:
+        latent_dim: the dimension of z.
+        likelihood: "gaussian", one scale σ that is learnt (closed form in each batch; after the fit fixed at its
+            maximum-likelihood value given the training rows, so that all rows are scored by one density);
+            "bernoulli", for zeros and ones only; "auto", Bernoulli where all data are 0 or 1, Gaussian elsewhere.
+            Grey values between 0 and 1 are Gaussian: their cross-entropy is not a likelihood.
+        encoder: a network (n, ...) → (n, 2·latent_dim), read as mean and raw scale (softplus). None: chosen by the
+            shape of a row, a CNN for images (c, h, w), an MLP for anything else.
+        decoder: a network (n, latent_dim) → (n, ...), the mean in standardised units, or for "bernoulli" the logits.
+        draws: M, the draws of z for each row and step.
+        hidden: the widths of the chosen MLPs (None: 128, 128) or the channels of the chosen CNNs (None: 32, 64).
+        standardise: for Gaussian likelihoods; "shared", one shift and scale for all entries of a row, as images need;
+            "column", one for each entry; "none"; "auto", "column" for tables and "shared" for the rest.
+        learning_rate: of Adam.
+        decay: whether it falls to zero along half a cosine over the steps or epochs that ``fit`` is given.
+        patience: epochs without a better validation bound until the fit stops; None: as many as make 1000 steps, at
+            least 5.
+        dtype: of the networks.
+
+    Raises:
+        ValueError, TypeError: for an argument that cannot be used.
+
+    Reference:
+        Kingma and Welling (2014), Auto-encoding variational Bayes, ICLR.
+
+    Example:
+        >>> import torch
+        >>> z = torch.randn(400, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        >>> x = torch.cat([z, 2 * z, -z], 1) + 0.1 * z.roll(1)
+        >>> vae = VAE(1, dtype=torch.float64).fit(x, epochs=20, progress=False)
+        >>> vae.sample(5).shape, vae.encode(x).shape, vae.log_likelihood(x).value.shape
+        (torch.Size([5, 3]), torch.Size([400, 1]), torch.Size([400]))
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 2,
+        likelihood: str = "auto",
+        *,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        draws: int = 1,
+        hidden: Sequence[int] | None = None,
+        standardise: str = "auto",
+        learning_rate: float = 1e-3,
+        decay: bool = False,
+        patience: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.latent_dim, self.draws = count(latent_dim, "latent_dim"), count(draws, "draws")
+        self.likelihood = one_of(likelihood, ("auto", *HEADS), "likelihood")
+        self.standardise = one_of(standardise, WAYS, "standardise")
+        self.hidden = None if hidden is None else tuple(hidden)
+        self.patience = None if patience is None else count(patience, "patience")
+        self.learning_rate, self.decay, self.dtype = learning_rate, decay, dtype
+        # In a dict, so that they become parts of the module only once a family is put around them.
+        self._given = {"encoder": encoder, "decoder": decoder}
+        self._start = {name: deepcopy(net.state_dict()) for name, net in self._given.items() if net is not None}
+        self.encoder: MeanFieldNormal | None = None
+        self.decoder: Conditional | None = None
+        self.units: Units | None = None
+        self.form: Form | None = None
+        self.history: pd.DataFrame | None = None
+        self.message = "not fitted"
+
+    def fit(
+        self,
+        x: Any,
+        y: None = None,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        validation: Any = "auto",
+        device: str | torch.device = "auto",
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> VAE:
+        """Fit to the rows of ``x``, anew each time; networks that were passed start from the weights they came with.
+
+        Args:
+            x: array-like (n, ...): a table, or images (n, c, h, w).
+            y: must be None; a VAE learns from ``x`` alone.
+            epochs, steps: how long at most; None: 20,000 steps.
+            batch_size: rows in a step; None: 128.
+            validation: "auto" keeps a tenth back (nothing of fewer than 20 rows), stops when the bound on it no
+                longer rises, and returns to the best epoch; a fraction; rows of your own; or None: all rows train,
+                and the fit runs to its end.
+            device: where to compute; "auto": a GPU if ``x`` is there or one is found, else the CPU.
+            seed: of the initial weights, the rows kept back, the order of rows and the noise.
+            progress: whether to show a bar; None: where stderr is a terminal.
+
+        Returns:
+            The model, in eval mode. Ctrl-C stops the fit with a ``ConvergenceWarning``, and the model is usable with
+            what it has learnt; ``message`` says how the fit ended, and ``history`` has a row an epoch, its losses in
+            nats for one row in the data's units.
+
+        Raises:
+            ValueError, TypeError: for data or arguments that cannot be used.
+            ConvergenceError: if the loss becomes NaN or infinite; the model has its last good state.
+        """
+        if y is not None:
+            raise ValueError("y must be None: a VAE learns from x alone. Put further columns into x.")
+        form = Form.of(x)
+        train, held = split(form.check(x), validation, form, seed)
+        family = self._family(train, held)
+        units = Units.of(train, self.standardise) if family == "gaussian" else Units.plain(form.shape)
+        self._assemble(form, family, units, seed)
+        self.to(chosen_device(device, x))
+        data = [self._inward(rows) for rows in (train, held) if rows is not None]
+        size = min(128 if batch_size is None else count(batch_size, "batch_size"), len(train))
+        limits = {"epochs": epochs, "steps": STEPS if epochs is None and steps is None else steps}
+        try:
+            # Seeded, because dropout in a network that was passed draws from the global generator.
+            with seeded(seed), one_thread(data[0].device.type == "cpu" and data[0][:size].numel() <= SMALL):
+                how = self._descend(data, size, seed=seed, progress=progress, **limits)
+        except NotFiniteError as error:
+            self._finish(data[0], error.descent, seed)
+            raise
+        return self._finish(data[0], how, seed)
+
+    def sample(self, n: int, *, mean: bool = False, seed: int = 0) -> Tensor | pd.DataFrame:
+        """Draw ``n`` rows from the model, z from the prior and x given z; in the data's units and form.
+
+        Args:
+            n: the number of rows.
+            mean: whether to return the decoder's mean for each z, without its noise.
+            seed: of the draws.
+
+        Returns:
+            (n, ...) on the device where the data of ``fit`` were, or a DataFrame if ``fit`` got one.
+
+        Raises:
+            ValueError: before ``fit``, or if ``n`` is not a positive integer.
+        """
+        form, units, _, decoder = self._parts("sample")
+        noise, shape = self._noise(seed), (count(n, "n"), self.latent_dim)
+        z = torch.randn(shape, generator=noise, dtype=self.dtype, device=noise.device)
+        with self._quietly():
+            rows = [decoder(c).mean if mean else decoder.draw(c, noise) for c in z.split(CHUNK)]
+        return form.dress(units.outward(torch.cat(rows)), self.dtype, draws=not mean)
+
+    def encode(self, x: Any) -> Tensor:
+        """Return the mean of q(z | x) for each row, (n, latent_dim); deterministic.
+
+        Raises:
+            ValueError, TypeError: before ``fit``, or for rows unlike those of ``fit``.
+        """
+        encoder = self._parts("encode")[2]
+        with self._quietly():
+            return torch.cat([encoder(u).mean for u in self._inward(x).split(CHUNK)]).to(_home(x))
+
+    def reconstruct(self, x: Any) -> Tensor | pd.DataFrame:
+        """Return the decoder's mean at ``encode(x)``, of x's shape and in its units; deterministic.
+
+        Raises:
+            ValueError, TypeError: before ``fit``, or for rows unlike those of ``fit``.
+        """
+        _, units, encoder, decoder = self._parts("reconstruct")
+        with self._quietly():
+            rows = [decoder(encoder(u).mean).mean for u in self._inward(x).split(CHUNK)]
+        index = x.index if hasattr(x, "columns") else None
+        return Form.of(x).dress(units.outward(torch.cat(rows)), self.dtype, index=index)
+
+    def log_likelihood(self, x: Any, draws: int = 100, *, seed: int = 0) -> Estimate:
+        r"""Estimate log p(x) of each row by importance weighting with the encoder.
+
+        .. math:: \log \frac1K \sum_{k=1}^K \frac{p(x | z_k)\,p(z_k)}{q(z_k | x)}, \qquad z_k \sim q(z | x).
+
+        Args:
+            x: rows like those of ``fit``; only held-out rows say how good the model is.
+            draws: K, at least 2.
+            seed: of the draws.
+
+        Returns:
+            Value and stderr (delta method) of shape (n,), in nats, in the data's units; a lower bound in expectation,
+            which rises to log p(x) with K.
+
+        Raises:
+            ValueError, TypeError: before ``fit``, or for rows unlike those of ``fit``.
+
+        Reference:
+            Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, ICLR.
+        """
+        log_w = self._scores("log_likelihood", log_weights, x, count(draws, "draws", least=2), seed)[0]
+        return importance_estimate(log_w.to(_home(x)), self._parts("log_likelihood")[1].log_jacobian)
+
+    def elbo(self, x: Any, draws: int = 100, *, seed: int = 0) -> Estimate:
+        r"""Estimate the evidence lower bound of each row, :math:`E_q \log p(x|z) - \mathrm{KL}(q ‖ p(z))`.
+
+        Args:
+            x: rows like those of ``fit``.
+            draws: of z for each row, at least 2; the KL is in closed form.
+            seed: of the draws.
+
+        Returns:
+            Value and stderr of shape (n,), in nats, in the data's units.
+
+        Raises:
+            ValueError, TypeError: before ``fit``, or for rows unlike those of ``fit``.
+        """
+        log_p, kl = self._scores("elbo", elbo_terms, x, count(draws, "draws", least=2), seed)
+        return elbo_estimate(log_p.to(_home(x)), kl.to(_home(x)), self._parts("elbo")[1].log_jacobian)
+
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviation σ of a Gaussian decoder in the data's units: one number, or one for each column."""
+        _, units, _, decoder = self._parts("scale")
+        if not isinstance(decoder, NormalHead):
+            raise ValueError("scale is a Gaussian decoder's; this model has likelihood 'bernoulli'.")
+        return decoder.variance.double().sqrt() * units.scale
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted model to one safetensors file; nothing in it is a program.
+
+        Raises:
+            ValueError: before ``fit``.
+        """
+        form, units, _, decoder = self._parts("save")
+        header = {
+            "model": type(self).__name__,
+            "settings": self._settings(),
+            "networks": {name: type(net).__name__ for name, net in self._given.items() if net is not None},
+            "family": next(name for name, head in HEADS.items() if type(decoder) is head),
+            "each": units.scale.ndim > 0,
+            "form": form.to_json(),
+            "history": history_to_json(self.history),
+            "message": self.message,
+        }
+        files.write(path, self.state_dict(), header)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        *,
+        device: str | torch.device = "cpu",
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ) -> VAE:
+        """Return the model that ``save`` wrote, in eval mode; loading runs nothing that is in the file.
+
+        Args:
+            path: the file.
+            device: where to put the model.
+            encoder, decoder: networks built like those that were passed when the model was made, where any were; they
+                get the saved weights.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is not a model's file, is damaged, holds another model, or needs other networks.
+        """
+        tensors, header = files.read(path)
+        settings = check_header(header, cls.__name__, {"encoder": encoder, "decoder": decoder}, path)
+        settings["dtype"] = getattr(torch, settings["dtype"])
+        vae = cls(**settings, encoder=encoder, decoder=decoder)
+        form = Form.from_json(header["form"])
+        vae._assemble(form, header["family"], Units.plain(form.shape, header["each"]), seed=0)
+        load_tensors(vae, tensors, path)
+        vae.history, vae.message = history_from_json(header["history"]), header["message"]
+        return vae.to(torch.device(device)).eval()
+
+    def _family(self, *rows: Tensor | None) -> str:
+        """Return the likelihood's name, after a look at the data if it is "auto"."""
+        if self.likelihood != "auto":
+            return self.likelihood
+        return "bernoulli" if all(is_binary(x) for x in rows if x is not None) else "gaussian"
+
+    def _assemble(self, form: Form, family: str, units: Units, seed: int) -> None:
+        """Put the families around the networks that were passed, or around new ones."""
+        encoder, decoder = (self._restarted(name) for name in ("encoder", "decoder"))
+        if encoder is not None:
+            check_network(encoder, "encoder", form.shape, (2 * self.latent_dim,), "mean and raw scale")
+        if decoder is not None:
+            check_network(decoder, "decoder", (self.latent_dim,), form.shape, "the shape of a row")
+        with seeded(seed):
+            encoder = encoder if encoder is not None else chosen_encoder(form.shape, 2 * self.latent_dim, self.hidden)
+            decoder = decoder if decoder is not None else chosen_decoder(self.latent_dim, form.shape, self.hidden)
+        self.form, self.units = form, units
+        self.encoder = MeanFieldNormal(encoder).to(self.dtype)
+        self.decoder = HEADS[family](decoder).to(self.dtype)
+
+    def _restarted(self, name: str) -> nn.Module | None:
+        """Return the network that was passed, if any, with the weights it came with."""
+        network = self._given[name]
+        if network is not None:
+            network.load_state_dict(self._start[name])
+        return network
+
+    def _descend(self, data: list[Tensor], size: int, **how: Any) -> Descent:
+        """Descend on the rows data[0], with the rows data[1], if any, as validation."""
+        return descend(
+            self,
+            self._loss(),
+            (data[0],),
+            validation=(data[1],) if len(data) > 1 else None,
+            batch_size=size,
+            learning_rate=cosine(self.learning_rate) if self.decay else self.learning_rate,
+            patience=self.patience or max(5, math.ceil(1000 * size / len(data[0]))),
+            **how,
+        )
+
+    def _loss(self) -> Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, dict[str, Tensor]]]:
+        """Return the negative bound in the data's units, a function of a batch and a generator."""
+        _, units, encoder, decoder = self._parts("fit")
+        jacobian = units.log_jacobian
+
+        def loss(batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+            log_p, kl = elbo_terms(encoder, decoder, batch[0], self.draws, generator)
+            reconstruction, divergence = -log_p.mean() - jacobian, kl.mean()
+            return reconstruction + divergence, {"reconstruction": reconstruction, "kl": divergence}
+
+        return loss
+
+    def _finish(self, u: Tensor, how: Descent, seed: int) -> VAE:
+        """Fix what training left open (the decoder's scale), given the training rows."""
+        _, _, encoder, decoder = self._parts("fit")
+        self.eval()
+        noise, passes = self._noise(seed), max(1, min(32, 20_000 // len(u)))
+        with torch.no_grad():
+            decoder.settle(
+                (rows, reparameterised(encoder(rows), noise, 1)[0])
+                for _ in range(passes)
+                for (rows,) in batches((u,), CHUNK)
+            )
+        family = next(name for name, head in HEADS.items() if type(decoder) is head)
+        self.history, self.message = how.history, f"{family} likelihood; {how.message}"
+        return self
+
+    def _inward(self, x: Any) -> Tensor:
+        """Return rows as the networks take them: checked, standardised, on their device."""
+        form, units, encoder, decoder = self._parts("fit")
+        rows = form.check(x)
+        if isinstance(decoder, BernoulliHead) and not is_binary(rows):
+            raise ValueError(
+                f"x must hold only 0 and 1 for likelihood='bernoulli'; its values are between {rows.min().item():g} "
+                f"and {rows.max().item():g}. Use likelihood='gaussian', or binarise them, as in (x > 0.5)."
+            )
+        return units.inward(rows).to(next(self.parameters()).device, self.dtype)
+
+    def _scores(self, what: str, score: Callable[..., Any], x: Any, draws: int, seed: int) -> tuple[Tensor, ...]:
+        """Return what ``score`` says of all rows, in float64, some rows at a time."""
+        _, _, encoder, decoder = self._parts(what)
+        noise, found = self._noise(seed), []
+        with self._quietly():
+            for rows in self._inward(x).split(max(1, CHUNK // draws)):
+                out = score(encoder, decoder, rows, draws, noise)
+                found.append((out,) if isinstance(out, Tensor) else out)
+        return tuple(torch.cat(parts, -1).double() for parts in zip(*found))
+
+    def _noise(self, seed: int) -> torch.Generator:
+        return torch.Generator(next(self.parameters()).device).manual_seed(seed)
+
+    def _parts(self, what: str) -> tuple[Form, Units, MeanFieldNormal, Conditional]:
+        """Return what a fitted model has, or raise."""
+        if self.form is None or self.units is None or self.encoder is None or self.decoder is None:
+            raise ValueError(f"This VAE is not fitted yet: call fit(x) before {what}.")
+        return self.form, self.units, self.encoder, self.decoder
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Compute in eval mode and without gradients."""
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(training)
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("latent_dim", "likelihood", "draws", "hidden", "standardise", "learning_rate", "decay", "patience")
+        return {name: getattr(self, name) for name in names} | {"dtype": str(self.dtype).removeprefix("torch.")}
+
+
+def is_binary(x: Tensor) -> bool:
+    """Whether all values are 0 or 1."""
+    return bool(((x == 0) | (x == 1)).all())
+
+
+def _home(x: Any) -> torch.device:
+    return x.device if isinstance(x, Tensor) else torch.device("cpu")
