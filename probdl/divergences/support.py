@@ -1,0 +1,72 @@
+"""Where one distribution can be and another cannot, and whether its moments are finite."""
+
+from __future__ import annotations
+
+import torch
+from torch.distributions import Distribution, Independent, MixtureSameFamily, TransformedDistribution
+
+from probdl.divergences.dispatch import NotApplicable
+from probdl.divergences.distributions import bounds, dimension, ends, support_of
+
+
+def tells_support(p: Distribution) -> bool:
+    """Whether the ends that are known of the support of ``p`` are its true ends."""
+    if isinstance(p, MixtureSameFamily):
+        return tells_support(p.component_distribution)
+    if isinstance(p, Independent):
+        return tells_support(p.base_dist)
+    if isinstance(p, TransformedDistribution):
+        return dimension(p) == 1 and tells_support(p.base_dist)
+    return support_of(p) is not None
+
+
+def outside(p: Distribution, q: Distribution) -> str:
+    """Say where ``p`` reaches beyond the support of ``q``; empty where that is not known."""
+    (p_low, p_high), (q_low, q_high) = bounds(p), bounds(q)
+    for i in range(dimension(p) if tells_support(p) else 0):
+        if p_low[i] < q_low[i] or p_high[i] > q_high[i]:
+            reach = f"[{p_low[i]:g}, {p_high[i]:g}] and q only over [{q_low[i]:g}, {q_high[i]:g}]"
+            return f"p reaches over {reach}" + (f" in coordinate {i}" if dimension(p) > 1 else "")
+    return ""
+
+
+def disjoint(p: Distribution, q: Distribution) -> bool:
+    """Whether the supports are known not to overlap."""
+    (p_low, p_high), (q_low, q_high) = bounds(p), bounds(q)
+    return bool(((p_high <= q_low) | (q_high <= p_low)).any())
+
+
+def everywhere(p: Distribution) -> bool:
+    """Whether ``p`` is known to have a density on the whole space."""
+    low, high = ends(p.component_distribution if isinstance(p, MixtureSameFamily) else p)
+    return tells_support(p) and bool((low.isinf() & high.isinf()).all(1).any())
+
+
+def known_inside(p: Distribution, q: Distribution) -> bool:
+    """Whether the support of ``p`` is known to lie in that of ``q``."""
+    if everywhere(q):
+        return True
+    simple = type(support_of(p)) is type(support_of(q)) and not isinstance(q, MixtureSameFamily)
+    return simple and tells_support(p) and tells_support(q) and not outside(p, q)
+
+
+def require_moment(p: Distribution, order: float, name: str, divergence: str) -> None:
+    """Raise unless E|X|^order is finite, as far as torch's formulas for the moments tell."""
+    base = p.base_dist if isinstance(p, Independent) else p
+    limit = getattr(base, {"StudentT": "df", "Pareto": "alpha"}.get(type(base).__name__, ""), None)
+    infinite = limit is not None and bool((limit <= order).any())
+    for power, moment in ((1, "mean"), (2, "variance")):
+        if order >= power and not infinite:
+            infinite = not _finite(p, moment)
+    if infinite:
+        raise NotApplicable(
+            f"{divergence} needs a finite moment of order {order:g}, which {name} ({type(base).__name__}) lacks. "
+            "Use js, tv, hellinger2, or mmd2 with a bounded kernel."
+        )
+
+
+def _finite(p: Distribution, moment: str) -> bool:
+    try:
+        return bool(torch.isfinite(getattr(p, moment)).all())
+    except NotImplementedError:  # torch does not tell
+        return True
