@@ -95,17 +95,16 @@ def _as_tensor(x: Any, name: str, dtype: torch.dtype, device: torch.device) -> A
     if isinstance(x, (Tensor, np.ndarray, np.generic)) and x.ndim == 0:
         return torch.as_tensor(x, device=device)
     checked = access.tensor(x, name, dtype=dtype)
-    is_whole = _holds_integers(x)
-    return checked.to(device, torch.int64 if is_whole else dtype)
+    return checked.to(device, _own_type(x) or dtype)
 
 
-def _holds_integers(x: Any) -> bool:
-    """Whether the array is of integers, which may be used as indices; booleans become 0.0 and 1.0."""
+def _own_type(x: Any) -> torch.dtype | None:
+    """Integers may be indices and booleans may be masks: both keep their type."""
     if isinstance(x, Tensor):
-        return not x.is_floating_point() and x.dtype is not torch.bool
-    if hasattr(x, "to_numpy"):
-        x = x.to_numpy()
-    return np.asarray(x).dtype.kind in "iu"
+        kind = "f" if x.is_floating_point() else "b" if x.dtype is torch.bool else "i"
+    else:
+        kind = np.asarray(x.to_numpy() if hasattr(x, "to_numpy") else x).dtype.kind
+    return {"i": torch.int64, "u": torch.int64, "b": torch.bool}.get(kind)
 
 
 def with_floating_matrices(args: tuple, kwargs: dict[str, Any], dtype: torch.dtype) -> tuple[tuple, dict[str, Any]]:

@@ -30,7 +30,17 @@ def split_factors(program: Program) -> tuple[GaussianFactor, dict[str, Projectio
             base = base * gaussian_factor(total, program.dim, program.start)
         else:
             projections[name] = _project(graph, name, program)
+    _check_proper(base, program)
     return base, projections
+
+
+def _check_proper(base: GaussianFactor, program: Program) -> None:
+    site, smallest = program.weakest_site(base.precision)
+    if smallest <= 1e-14:
+        raise NotApplicable(
+            f"Expectation propagation starts from the prior, and the prior is improper along {site!r}: its smallest "
+            f"precision there is {smallest:.2g} of the largest. Give it a proper, perhaps wide, prior."
+        )
 
 
 def _summed(graph: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -110,10 +110,10 @@ def find_mode(program: Program, tolerance: float = 1e-6, max_steps: int = 500) -
     _check_start(program, log_joint)
     rows: list[dict[str, float]] = []
     result = minimize(
-        _on_numpy(lambda z: tuple(-x for x in value_and_gradient(log_joint, z)), program),
+        _on_numpy(lambda z: _finite_or_uphill(*value_and_gradient(log_joint, z)), program),
         program.start.cpu().numpy(),
         jac=True,
-        hess=_on_numpy(lambda z: -hessian(log_joint, z), program),
+        hess=_on_numpy(lambda z: _finite_or_identity(-hessian(log_joint, z)), program),
         method="trust-exact",
         callback=lambda z: rows.append({"step": len(rows) + 1}),
         options={"maxiter": max_steps, "gtol": 1e-8},
@@ -129,6 +129,22 @@ def find_mode(program: Program, tolerance: float = 1e-6, max_steps: int = 500) -
             f"({result.message}). Rescale the covariates, raise max_steps, or use method='nuts'."
         )
     return Mode(z, float(value), precision, rows)
+
+
+def _finite_or_uphill(value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Minus value and gradient; where they overflow, a value so high that the trust region turns the step down."""
+    if _is_tame(value) and _is_tame(gradient):
+        return -value, -gradient
+    return torch.full_like(value, 1e300), torch.zeros_like(gradient)
+
+
+def _finite_or_identity(matrix: Tensor) -> Tensor:
+    """The Hessian; where it overflows, the step is turned down and any finite matrix will do."""
+    return matrix if _is_tame(matrix) else torch.eye(len(matrix)).to(matrix)
+
+
+def _is_tame(x: Tensor) -> bool:
+    return bool((x.abs() < 1e100).all())  # False for NaN; squares of larger numbers overflow in the optimiser
 
 
 def value_and_gradient(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,15 +174,12 @@ def _check_start(program: Program, log_joint: Callable[[Tensor], Tensor]) -> Non
 
 
 def _check_curvature(program: Program, precision: Tensor) -> None:
-    values, vectors = torch.linalg.eigh(precision)
-    if bool(values[0] > 1e-12 * values[-1].abs().clamp(min=1e-300)):
-        return
-    worst = vectors[:, 0].abs().argmax().item()
-    site = next(k for k, latent in program.latents.items() if latent.place.start <= worst < latent.place.stop)
-    raise ConvergenceError(
-        f"The posterior is flat or has no maximum along {site!r}: its smallest curvature is {values[0].item():.2g}. "
-        "Give it a proper prior, remove what the data cannot tell apart, or use method='nuts'."
-    )
+    site, smallest = program.weakest_site(precision)
+    if smallest <= 1e-12:
+        raise ConvergenceError(
+            f"The posterior is flat or has no maximum along {site!r}: its smallest curvature there is {smallest:.2g} "
+            "of the largest. Give it a proper prior, remove what the data cannot tell apart, or use method='nuts'."
+        )
 
 
 def _newton_decrement(precision: Tensor, gradient: Tensor) -> float:

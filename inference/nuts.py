@@ -15,7 +15,7 @@ from torch import Tensor
 
 from probdl.errors import ConvergenceError, ConvergenceWarning
 from probdl.inference.approximations import SampledApproximation
-from probdl.inference.laplace import find_mode, value_and_gradient
+from probdl.inference.laplace import find_mode
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
 from probdl.loops.progress import bar
@@ -68,7 +68,8 @@ class NUTS:
 
         started = time.perf_counter()
         centre, root, how = _whitening(program)
-        density = program.recorded(lambda z: value_and_gradient(program.log_joint, z))
+        log_joint = program.recorded(program.log_joint)
+        density = program.recorded(torch.func.grad_and_value(log_joint))
         kept, interrupted = self._sample(_Potential(density, centre, root), program, seed, progress)
         chains = _equal_chains(kept)
         approximation = SampledApproximation(program.latents, program.constrain(centre + chains @ root.T))
@@ -163,7 +164,7 @@ class _Potential:
         return _WithGradient.apply(values["e"], self)
 
     def value_and_gradient(self, e: Tensor) -> tuple[Tensor, Tensor]:
-        value, gradient = self.density(self.centre + self.root @ e)
+        gradient, value = self.density(self.centre + self.root @ e)
         return -value, -(gradient @ self.root)
 
 

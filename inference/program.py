@@ -203,6 +203,13 @@ class Program:
                 total = total + latent.transform.log_abs_det_jacobian(u, latent.transform(u)).sum()
         return total
 
+    def weakest_site(self, precision: Tensor) -> tuple[str, float]:
+        """Return the latent site along which a precision matrix is smallest, and that share of its largest."""
+        values, vectors = torch.linalg.eigh(precision)
+        worst = int(vectors[:, 0].abs().argmax())
+        site = next(k for k, x in self.latents.items() if x.place.start <= worst < x.place.stop)
+        return site, float(values[0] / values[-1].abs().clamp(min=1e-300))
+
     def recorded(self, f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         """Return ``f`` as a recorded graph where that is safe, else ``f`` itself, with a note that says why."""
         try:
