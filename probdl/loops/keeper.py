@@ -14,6 +14,14 @@ class Keeper:
     Args:
         module: whose parameters and buffers are kept; its state at this moment is the first one.
         patience: epochs without a better validation loss until ``spent``; None waits for ever.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> keeper = Keeper(layer, patience=2)
+        >>> for epoch, validation in enumerate([3.0, 1.0, 2.0, 2.0], start=1):
+        ...     keeper.offer(epoch, validation)
+        >>> keeper.epoch, keeper.best, keeper.spent
+        (2, 1.0, True)
     """
 
     def __init__(self, module: nn.Module, patience: int | None = None) -> None:

@@ -12,6 +12,11 @@ def bar(total: int, progress: bool | None, label: str = "descend") -> Any:
         total: the number of steps, which gives the time left.
         progress: True shows it, False does not, None only where stderr is a terminal.
         label: stands at its left.
+
+    Example:
+        >>> with bar(10, progress=False) as shown:
+        ...     for _ in range(10):
+        ...         _ = shown.update()
     """
     from tqdm import tqdm
 

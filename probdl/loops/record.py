@@ -76,7 +76,7 @@ def check_loss(value: Tensor, terms: Terms, module: nn.Module, step: int) -> Non
     """Raise a FloatingPointError that says which term and which parameters are at fault, if the loss is not finite."""
     if math.isfinite(found := value.item()):
         return
-    named = "".join(f", {name} {float(term):g}" for name, term in terms.items())
+    named = "".join(f", {name} {float(term.detach()):g}" for name, term in terms.items())
     bad = not_finite(module)
     where = f"not finite are {some(bad)}" if bad else "all parameters are finite, so the loss itself is at fault"
     raise FloatingPointError(f"The loss became {found} at step {step}{named}; {where}.")
