@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from torch.nn.functional import softplus
 
 from probdl.divergences.dispatch import NotApplicable
-from probdl.divergences.distributions import bounds, dimension, draw, is_discrete, log_density
+from probdl.divergences.distributions import bounds, dimension, double, draw, is_discrete, log_density
 from probdl.divergences.estimate import Estimate
 from probdl.divergences.pareto import pareto_k
 from probdl.divergences.support import known_inside
@@ -98,6 +98,7 @@ def _lattice(p: Distribution, q: Distribution) -> Tensor:
 
 def exact_sum(divergence: str, p: Distribution, q: Distribution) -> Estimate:
     """Sum a divergence of two discrete laws over their atoms."""
+    p, q = double(p, "cpu"), double(q, "cpu")
     x = atoms(p, q)
     log_p, log_q = log_density(p, x), log_density(q, x)
     missing = max(0.0, 2 - (log_p.exp().sum() + log_q.exp().sum()).item())

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MixtureSameFamily, TransformedDistribution
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, MixtureSameFamily, TransformedDistribution
 from torch.distributions.transforms import Transform, _InverseTransform
 
 Point = Tensor  # (n, d)
@@ -72,18 +72,23 @@ def ends(p: Distribution) -> tuple[Tensor, Tensor]:
     if isinstance(p, Independent):
         low, high = ends(p.base_dist)
         return low.reshape(-1, dimension(p)), high.reshape(-1, dimension(p))
-    if dimension(p) == 1 and isinstance(p, TransformedDistribution):
-        low, high = (end.reshape((*p.batch_shape, *p.event_shape)) for end in ends(p.base_dist))
-        for transform in p.transforms:
-            low, high = transform(low), transform(high)
-        both = torch.stack([low, high]).reshape(2, -1, 1)
-        return both.amin(0).nan_to_num(-torch.inf, torch.inf, -torch.inf), both.amax(0).nan_to_num(
-            torch.inf, torch.inf, -torch.inf
-        )
     support = support_of(p)
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
-    return _end(p, getattr(support, "lower_bound", -torch.inf)), _end(p, getattr(support, "upper_bound", torch.inf))
+    low, high = _end(p, getattr(support, "lower_bound", -torch.inf)), _end(p, getattr(support, "upper_bound", torch.inf))
+    if isinstance(p, TransformedDistribution) and dimension(p) == 1 and all(t.bijective for t in p.transforms):
+        carried = _carried(p)
+        low, high = torch.maximum(low, carried.amin(0)), torch.minimum(high, carried.amax(0))
+    return low, high
+
+
+def _carried(p: TransformedDistribution) -> Tensor:
+    """Return the ends (2, batch, 1) of the base law's support, carried through the transforms."""
+    both = torch.stack([end.reshape((*p.batch_shape, *p.event_shape)) for end in ends(p.base_dist)])
+    for transform in p.transforms:
+        both = transform(both)
+    both = both.reshape(2, -1, 1)
+    return torch.where(both.isnan().any(0), torch.tensor([-torch.inf, torch.inf]).to(both)[:, None, None], both)
 
 
 def _end(p: Distribution, bound: Any) -> Tensor:
@@ -135,7 +140,17 @@ def _log_prob(p: Distribution, value: Tensor) -> Tensor:
             anchor = p.sample().to(value.dtype)
         mask = inside.reshape(*inside.shape, *[1] * len(p.event_shape))
         value = torch.where(mask, value, anchor)
+    if isinstance(p, (Bernoulli, Categorical)):
+        inside = inside & _charges(p, value)
     return torch.where(inside, p.log_prob(value).double(), -torch.inf)
+
+
+def _charges(p: Bernoulli | Categorical, value: Tensor) -> Tensor:
+    """Whether the probability of each value is positive; torch's logarithms stop at that of the rounding unit."""
+    if isinstance(p, Bernoulli):
+        return torch.where(value > 0, p.probs, 1 - p.probs) > 0
+    value, probs = torch.broadcast_tensors(value.long().unsqueeze(-1), p.probs)
+    return probs.gather(-1, value[..., :1]).squeeze(-1) > 0
 
 
 def _inside(p: Distribution, value: Tensor) -> Tensor:

@@ -16,13 +16,15 @@ from probdl.divergences.distributions import seeded
 from probdl.divergences.estimate import Estimate
 
 Kernel = Callable[[Tensor, Tensor], Tensor]  # points (n, d) and (m, d) to the Gram matrix (n, m)
-TILE = 2048
+TILE = 512  # a tile of 2 MB stays in the processor's cache
+DIRECT = 16  # columns up to which distances are summed coordinate by coordinate
 CLEAR = 3.0  # standard errors from 0 below which a degenerate U-statistic is far from normal
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """Return Euclidean distances (n, m); without the matrix product, whose cancellation ruins small distances."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    """Return Euclidean distances (n, m), in few dimensions without the matrix product, which is fast but cancels."""
+    direct = x.shape[-1] <= DIRECT
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist" if direct else "use_mm_for_euclid_dist")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class RBF:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix (n, m)."""
         squared = distances(x, y).square()
-        return torch.stack([torch.exp(squared / (-2 * b * b)) for b in self.bandwidths]).mean(0)
+        first, *others = (squared.mul(-0.5 / b**2).exp() for b in self.bandwidths)
+        return sum(others, first) / len(self.bandwidths) if others else first
 
 
 def negative_distance(x: Tensor, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 from probdl.access import Draws
 from probdl.divergences import gaussian, kernels, line, quadrature, transport
 from probdl.divergences.density import atoms
-from probdl.divergences.distributions import dimension, draw, log_density
+from probdl.divergences.distributions import dimension, double, draw, log_density
 from probdl.divergences.estimate import Estimate
 from probdl.divergences.kernels import Kernel
 
@@ -21,6 +21,7 @@ EXACT = 2000  # draws of each law that are passed to the exact solver
 
 def _masses(p: Distribution, q: Distribution) -> tuple[Tensor, Tensor, Tensor]:
     """Return the common atoms (k, d) and the probabilities of both laws, made to sum to 1."""
+    p, q = double(p, "cpu"), double(q, "cpu")
     x = atoms(p, q)
     v, w = log_density(p, x).exp(), log_density(q, x).exp()
     return x, v / v.sum(), w / w.sum()
@@ -43,7 +44,7 @@ def mmd2_of_atoms(p: Distribution, q: Distribution, kernel: Kernel) -> Estimate:
 
 def energy_by_quadrature(p: Distribution, q: Distribution) -> Estimate:
     """Integrate the energy distance on the line, or of Gaussians in any dimension."""
-    first, second = gaussian.gaussian(p), gaussian.gaussian(q)
+    first, second = gaussian.gaussian(double(p, "cpu")), gaussian.gaussian(double(q, "cpu"))
     if first is None or second is None or dimension(p) == 1:
         return line.energy(p, q)
     scale = 1 / math.sqrt(first.covariance.trace() + second.covariance.trace())

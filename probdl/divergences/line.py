@@ -87,7 +87,8 @@ def _refined(p: Distribution, q: Distribution) -> tuple[Distribution, Distributi
     def densities(x: Tensor) -> Tensor:
         return torch.stack([log_density(h, x[:, None]).exp() for h in (p, q)], dim=1)
 
-    result = integrate(densities, edges_of(p, q))
+    # A heavy tail carries a tiny probability far away, so probabilities must be right in proportion in both tails.
+    result = integrate(densities, edges_of(p, q), relative=1e-6)
     return p, q, result.edges, (result.pieces.sum(0) - 1).abs().sum().item()
 
 

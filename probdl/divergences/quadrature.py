@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from probdl.divergences.estimate import Estimate
 LEVELS = torch.tensor([0.001, 0.01, 0.05, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95, 0.99, 0.999], dtype=torch.float64)
 REACH = 100  # the pieces reach 4^100 scales from the centre, so that algebraic tails are followed to their end
 FINE, ROUGH = 21, 10  # nodes of the two Gauss rules whose difference bounds the error
+TOLERANCE, TINY = 1e-11, 1e-250
 HALVINGS, CROWD = 60, 3000  # where so many pieces stay apart, rounding is the reason and halving does not help
 
 
@@ -36,10 +38,11 @@ class Integral(NamedTuple):
     edges: Tensor
 
 
-def integrate(f: Callable[[Tensor], Tensor], edges: Tensor, tolerance: float = 1e-11) -> Integral:
+def integrate(f: Callable[[Tensor], Tensor], edges: Tensor, relative: float = math.inf) -> Integral:
     """Integrate f, which maps (m,) points to (m, c) values, over the pieces between the sorted edges.
 
-    Each piece is halved until a 10-point and a 21-point Gauss rule agree.
+    Each piece is halved until a 10-point and a 21-point Gauss rule agree to 1e-11 of the whole, and, where
+    ``relative`` is finite, to that part of the piece itself, however little it holds.
     """
     low, high, origin = edges[:-1], edges[1:], torch.arange(len(edges) - 1)
     pieces = torch.zeros(len(origin), f(edges[:1]).shape[1], dtype=torch.float64)
@@ -48,8 +51,9 @@ def integrate(f: Callable[[Tensor], Tensor], edges: Tensor, tolerance: float = 1
         fine, rough = _rule(f, low, high, FINE), _rule(f, low, high, ROUGH)
         error = torch.nan_to_num((fine - rough).abs(), nan=0.0, posinf=0.0)  # an infinite piece needs no halving
         middle = (low + high) / 2
-        allowed = tolerance * (1 + pieces.sum(0).abs().nan_to_num(posinf=0.0)) / len(pieces)
-        halve = (error > allowed).any(1) & (low < middle) & (middle < high)
+        allowed = TOLERANCE * (1 + pieces.sum(0).abs().nan_to_num(posinf=0.0)) / len(pieces)
+        apart = (error > allowed) | (error > relative * fine.abs().clamp_min(TINY))
+        halve = apart.any(1) & (low < middle) & (middle < high)
         if step == HALVINGS - 1 or halve.sum() > CROWD:
             halve = torch.zeros_like(halve)
         pieces.index_add_(0, origin[~halve], fine[~halve])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,9 @@ def exact_plan(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float) -> Plan
     cost = distances(x, y) ** order
     weights = [np.ascontiguousarray(a.cpu().numpy()) for a in (v, w)]
     weights[1] = weights[1] * (weights[0].sum() / weights[1].sum())  # POT wants equal totals to the last digit
-    _, log = ot.emd(*weights, np.ascontiguousarray(cost.cpu().numpy()), numItermax=PIVOTS, log=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what POT would warn of is raised below
+        _, log = ot.emd(*weights, np.ascontiguousarray(cost.cpu().numpy()), numItermax=PIVOTS, log=True)
     if log["warning"] is not None:
         raise ConvergenceError(f"POT did not reach the optimal transport: {log['warning']}")
     return Plan(float(log["cost"]), torch.as_tensor(log["u"]).to(x), torch.as_tensor(log["v"]).to(x))
@@ -91,10 +94,11 @@ def wasserstein(x: Draws, y: Draws, order: float, method: str, seed: int, *notes
     (a, v), (b, w) = charged(x), charged(y)
     solved = plan(a, b.to(a.device), v, w.to(a.device), order)
     value = root(solved.cost, order)
-    stderr, why = _stderr(solved, v, w, order, value)
-    notes += (why,) if why else ()
-    notes += _baseline(a, b, v, w, order, solved.cost, seed) if x.dim > 2 else ()
-    return Estimate(value, stderr, method, "expected estimate", n=x.n + y.n, notes=notes)
+    own = _self_distances(a, b, v, w, order, seed) if x.dim > 2 or (x.dim == 2 and order == 1) else None
+    stderr, why = _stderr(solved, v, w, order, value, own)
+    if x.dim > 2:
+        why += _bracket(own, order, solved.cost)
+    return Estimate(value, stderr, method, "expected estimate", n=x.n + y.n, notes=(*notes, *why))
 
 
 def charged(draws: Draws) -> tuple[Tensor, Tensor]:
@@ -103,21 +107,33 @@ def charged(draws: Draws) -> tuple[Tensor, Tensor]:
     return (draws.x, w) if draws.weights is None else (draws.x[w > 0], w[w > 0])
 
 
-def _stderr(solved: Plan, v: Tensor, w: Tensor, order: float, value: float) -> tuple[float | None, str]:
+class Halves(NamedTuple):
+    """Mean costs between random halves, each of ``size`` draws: within each sample, and the excess across them."""
+
+    size: int
+    own: float
+    apart: float
+
+
+def _stderr(
+    solved: Plan, v: Tensor, w: Tensor, order: float, value: float, halves: Halves | None
+) -> tuple[float | None, tuple[str, ...]]:
     """Return SE(W_p) = SE(W_p^p)/(p·W_p^(p−1)), or None and the reason."""
     if min(len(v), len(w)) < 2:
-        return None, "a standard error needs at least 2 draws of each"
+        return None, ("a standard error needs at least 2 draws of each",)
     stderr = math.sqrt(spread(solved.u, v) + spread(solved.v, w))
     if solved.cost <= 3 * stderr:
-        return None, f"W_p^p is within 3 standard errors ({stderr:.2g}) of 0, where the normal interval fails"
-    return stderr / (order * value ** (order - 1)), ""
+        return None, (f"W_p^p is within 3 standard errors ({stderr:.2g}) of 0, where the normal interval fails",)
+    if order == 1 and halves is not None and halves.apart <= 3 * stderr:
+        return None, (f"W_1 is near its same-distribution value (SE {stderr:.2g}), where the normal interval fails",)
+    return stderr / (order * value ** (order - 1)), ()
 
 
-def _baseline(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float, cost: float, seed: int) -> tuple[str, ...]:
-    """Say what the estimator gives for equal distributions, and the plug-in less half of the self-distances."""
+def _self_distances(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float, seed: int) -> Halves | None:
+    """Solve transport between random halves of x, of y, and across, at most 500 draws each."""
     size = min(HALF, len(x) // 2, len(y) // 2)
     if size < 10:
-        return ("the plug-in overstates the population value; with so few draws no baseline can be had",)
+        return None
     with seeded(seed):
         i, j = torch.randperm(len(x))[: 2 * size].to(x.device), torch.randperm(len(y))[: 2 * size].to(x.device)
     (x1, x2), (y1, y2) = ([(z[k], u[k] / u[k].sum()) for k in at.split(size)] for z, u, at in ((x, v, i), (y, w, j)))
@@ -126,11 +142,18 @@ def _baseline(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float, cost: fl
         return plan(first[0], second[0], first[1], second[1], order).cost
 
     own = (between(x1, x2) + between(y1, y2)) / 2
-    apart = (between(x1, y1) + between(x2, y2)) / 2 - own
+    return Halves(size, own, (between(x1, y1) + between(x2, y2)) / 2 - own)
+
+
+def _bracket(halves: Halves | None, order: float, cost: float) -> tuple[str, ...]:
+    """Say what the estimator gives for equal distributions, and the plug-in less half of the self-distances."""
+    if halves is None:
+        return ("the plug-in overstates the population value; with so few draws no baseline can be had",)
     return (
-        f"the plug-in overstates the population value: draws of one distribution, {size} against {size}, "
-        f"are {root(own, order):.4g} apart",
-        f"bracket for W_p^p: {apart:.4g} (halves of {size}, half of the self-distances subtracted) to {cost:.4g}",
+        f"the plug-in overstates the population value: draws of one distribution, {halves.size} against "
+        f"{halves.size}, are {root(halves.own, order):.4g} apart",
+        f"bracket for W_p^p: {halves.apart:.4g} (halves of {halves.size}, half of the self-distances subtracted) "
+        f"to {cost:.4g}",
     )
 
 
