@@ -1,10 +1,11 @@
 """A Pyro model in, a ``Posterior`` out.
 
 - ``fitting``: ``fit``, the one verb, and the choice of a method.
-- ``program`` (with ``arguments``, ``recording``): an unmodified Pyro program becomes densities and factors.
-- ``expectation_propagation`` (with ``projections``, ``quadratic``, ``tilted``): iterate local moment matching.
+- ``program`` (with ``arguments``, ``latents``, ``checks``, ``recording``): an unmodified Pyro program becomes densities and factors.
+- ``expectation_propagation`` (with ``factors``, ``projections``, ``quadratic``, ``site_factors``, ``tilted``): iterate
+  local moment matching.
 - ``laplace``: a Gaussian at the mode. ``nuts``: Pyro's sampler, the reference.
-- ``posterior`` (with ``approximations``): the result, the same object for every method.
+- ``posterior`` (with ``approximations``, ``gaussian``, ``sampled``): the result, the same object for every method.
 """
 
 from probdl.inference.expectation_propagation import ExpectationPropagation

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError
-from probdl.inference.approximations import GaussianApproximation
 from probdl.inference.factors import split_factors
+from probdl.inference.gaussian import GaussianApproximation
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
 from probdl.inference.projections import Projection

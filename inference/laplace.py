@@ -13,7 +13,7 @@ from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError
-from probdl.inference.approximations import GaussianApproximation
+from probdl.inference.gaussian import GaussianApproximation
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
 from probdl.inference.quadratic import hessian

@@ -14,10 +14,10 @@ from pyro.infer import NUTS as PyroNUTS
 from torch import Tensor
 
 from probdl.errors import ConvergenceError, ConvergenceWarning
-from probdl.inference.approximations import SampledApproximation
 from probdl.inference.laplace import find_mode
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
+from probdl.inference.sampled import SampledApproximation
 from probdl.loops.progress import bar
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
-from probdl.inference.approximations import Approximation, GaussianApproximation
+from probdl.inference.approximations import Approximation
+from probdl.inference.gaussian import GaussianApproximation
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,13 +142,7 @@ class Posterior:
         return marginals(curves, ax=ax, label=label or self.method)
 
     def _curves(self, name: str) -> dict[str, tuple[Tensor, Tensor]]:
-        """Densities on a grid of quantiles, by differences of the distribution function."""
-        q = torch.special.ndtr(torch.linspace(-3.3, 3.3, 67, dtype=torch.float64))
-        x = torch.stack([self.quantile(name, float(p)).reshape(-1).cpu() for p in q])
-        step = 8 if not isinstance(self.approximation, GaussianApproximation) else 1
-        middle = (x[step:] + x[:-step]) / 2
-        density = (q[step:] - q[:-step])[:, None] / (x[step:] - x[:-step]).clamp(min=1e-300)
-        return {label: (middle[:, i], density[:, i]) for i, label in enumerate(self._labels_of(name))}
+        return {label: self.approximation.density(name, i) for i, label in enumerate(self._labels_of(name))}
 
     def _labels(self) -> list[str]:
         return [label for name in self.names for label in self._labels_of(name)]

@@ -1,0 +1,55 @@
+"""A posterior that is known by draws."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from probdl.inference.approximations import Approximation, kernel_density
+from probdl.inference.latents import Latent
+
+
+class SampledApproximation(Approximation):
+    """Draws from a Markov chain, each site (chains, n, *shape)."""
+
+    def __init__(self, latents: dict[str, Latent], chains: dict[str, Tensor]) -> None:
+        self.latents, self.chains = latents, chains
+        self.pooled = {name: x.flatten(0, 1) for name, x in chains.items()}
+        self.n = len(next(iter(self.pooled.values())))
+
+    def mean(self, name: str) -> Tensor:
+        """Return the mean of the draws."""
+        return self.pooled[name].mean(0)
+
+    def sd(self, name: str) -> Tensor:
+        """Return the standard deviation of the draws."""
+        return self.pooled[name].std(0)
+
+    def quantile(self, name: str, q: float) -> Tensor:
+        """Return the empirical quantile of the draws."""
+        return self.pooled[name].quantile(q, 0)
+
+    def density(self, name: str, entry: int) -> tuple[Tensor, Tensor]:
+        """Return a kernel density estimate of the draws."""
+        return kernel_density(self.pooled[name].reshape(self.n, -1)[:, entry])
+
+    def draws(self, n: int | None, seed: int) -> dict[str, Tensor]:
+        """Return all draws, or n of them chosen without replacement."""
+        if n is None:
+            return self.pooled
+        if n > self.n:
+            raise ValueError(f"n must be at most the {self.n} draws that this posterior holds; got {n}. Fit with more.")
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(self.n, generator=generator)[:n]
+        return {name: x[chosen.to(x.device)] for name, x in self.pooled.items()}
+
+    def columns(self, seed: int) -> dict[str, dict[str, Tensor]]:
+        """Return split R-hat and effective sample size of each entry."""
+        from pyro.ops.stats import effective_sample_size, split_gelman_rubin
+
+        even = {name: x[:, : 4 * (x.shape[1] // 4)] for name, x in self.chains.items()}
+        one = {name: x if len(x) > 1 else torch.cat(x.chunk(2, 1)) for name, x in even.items()}
+        return {
+            "rhat": {name: split_gelman_rubin(x) for name, x in one.items()},
+            "ess": {name: effective_sample_size(x) for name, x in one.items()},
+        }
