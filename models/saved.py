@@ -31,9 +31,9 @@ def check_header(
     for name, network in networks.items():
         saved = header["networks"].get(name)
         if saved and network is None:
-            raise ValueError(f"{name} must be passed: {str(path)!r} was saved with a {name} of your own, a {saved}.")
+            raise ValueError(f"{name} must be passed: {str(path)!r} was saved with your own {name}, a {saved}.")
         if network is not None and not saved:
-            raise ValueError(f"{name} must be left out: {str(path)!r} was saved without a {name} of your own.")
+            raise ValueError(f"{name} must be left out: {str(path)!r} was saved without one.")
     return dict(header["settings"])
 
 

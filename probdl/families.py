@@ -159,7 +159,7 @@ class NormalHead(Conditional):
         self.variance.copy_(total / count + VARIANCE_FLOOR)
 
     def _squares(self, x: Tensor, given: Tensor) -> Tensor:
-        return (x - self.network(given)).square().flatten(1).sum(1)
+        return (x - self.network(given)).square().reshape(len(x), -1).sum(1)
 
 
 class BernoulliHead(Conditional):
@@ -182,7 +182,7 @@ class BernoulliHead(Conditional):
 
     def log_prob(self, x: Tensor, given: Tensor) -> Tensor:
         """Return log p(x | given), (n,)."""
-        return -binary_cross_entropy_with_logits(self.network(given), x, reduction="none").flatten(1).sum(1)
+        return -binary_cross_entropy_with_logits(self.network(given), x, reduction="none").reshape(len(x), -1).sum(1)
 
     def draw(self, given: Tensor, generator: torch.Generator) -> Tensor:
         """Return one draw of zeros and ones for each row of ``given``."""
