@@ -80,9 +80,9 @@ print(f"    All 31: mean |difference| {gap.mean():.3f} sd, of which Monte Carlo 
 print(f"    sds differ by a factor of {ratio.mean():.3f} on average, {ratio.min():.3f} to {ratio.max():.3f}.")
 print(f"    Seconds: EP {ep.seconds:.2f}, NUTS {nuts.seconds:.1f}. Log evidence: {ep.log_evidence}.\n")
 
-for posterior in (nuts, ep):
-    posterior.plot(["b"], ax=panel["posterior"])
-panel["posterior"].set_title("intercept of the regression")
+for posterior, label in ((nuts, "NUTS"), (ep, "EP")):
+    posterior.plot(["b"], ax=panel["posterior"], label=label)
+panel["posterior"].set(title="intercept of the regression", ylim=(0, 0.85))
 
 # %%
 # (b) A variational autoencoder of handwritten digits

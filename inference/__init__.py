@@ -1,7 +1,8 @@
 """A Pyro model in, a ``Posterior`` out.
 
 - ``fitting``: ``fit``, the one verb, and the choice of a method.
-- ``program`` (with ``arguments``, ``latents``, ``checks``, ``recording``): an unmodified Pyro program becomes densities and factors.
+- ``program`` (with ``arguments``, ``latents``, ``checks``, ``recording``): an unmodified Pyro program becomes densities
+  and factors.
 - ``expectation_propagation`` (with ``factors``, ``projections``, ``quadratic``, ``site_factors``, ``tilted``): iterate
   local moment matching.
 - ``laplace``: a Gaussian at the mode. ``nuts``: Pyro's sampler, the reference.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor
 
 from probdl.inference.program import Program
 from probdl.inference.projections import Projection, find_projection
@@ -43,8 +40,12 @@ def _check_proper(base: GaussianFactor, program: Program) -> None:
         )
 
 
-def _summed(graph: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda z: graph(z).sum()
+def _summed(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    """The graph of the sum over observations."""
+    nodes = torch.fx.Graph()
+    total = nodes.graph_copy(graph.graph, {})
+    nodes.output(nodes.call_function(torch.ops.aten.sum.default, (total,)))
+    return torch.fx.GraphModule(graph, nodes)
 
 
 def _check_gaussian(program: Program) -> None:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError
+from probdl.inference.derivatives import hessian, value_and_gradient
 from probdl.inference.gaussian import GaussianApproximation
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
-from probdl.inference.quadratic import hessian
 
 
 @dataclass(frozen=True)
@@ -145,15 +145,6 @@ def _finite_or_identity(matrix: Tensor) -> Tensor:
 
 def _is_tame(x: Tensor) -> bool:
     return bool((x.abs() < 1e100).all())  # False for NaN; squares of larger numbers overflow in the optimiser
-
-
-def value_and_gradient(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return f(z) and its gradient, by plain reverse mode (faster than torch.func for one point)."""
-    z = z.detach().requires_grad_()
-    with torch.enable_grad():
-        value = f(z)
-        (gradient,) = torch.autograd.grad(value, z)
-    return value.detach(), gradient
 
 
 def _on_numpy(f: Callable, program: Program) -> Callable[[np.ndarray], object]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from probdl.inference.derivatives import hessian, value_and_gradient
 from probdl.natural import GaussianFactor
 
 SCALES = (1.0, 30.0, 1000.0)  # a wide Cauchy looks quadratic near its centre, so look far out as well
@@ -35,10 +36,5 @@ def gaussian_factor(f: Callable[[Tensor], Tensor], dim: int, like: Tensor) -> Ga
     """Return the Gaussian factor exp(f) of a quadratic ``f``: value, gradient and Hessian at zero."""
     zero = torch.zeros(dim, dtype=like.dtype, device=like.device)
     precision = -hessian(f, zero)
-    return GaussianFactor(torch.func.grad(f)(zero), precision, f(zero))
-
-
-def hessian(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """Return the symmetric matrix of second derivatives of ``f`` at z, by reverse mode over reverse mode."""
-    h = torch.func.jacrev(torch.func.grad(f), chunk_size=256)(z).detach()
-    return (h + h.T) / 2
+    value, gradient = value_and_gradient(f, zero)
+    return GaussianFactor(gradient, precision, value)

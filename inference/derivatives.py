@@ -1,0 +1,60 @@
+"""Gradient and Hessian of a log-density, by plain reverse mode: torch.func would import the compiler at first use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+
+
+def value_and_gradient(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return f(z) and its gradient, (d,).
+
+    Example:
+        >>> import torch
+        >>> value_and_gradient(lambda z: (z**3).sum(), torch.tensor([1.0, 2.0]))
+        (tensor(9.), tensor([ 3., 12.]))
+    """
+    z = z.detach().requires_grad_()
+    with torch.enable_grad():
+        value = f(z)
+        gradient = _gradient(value, z)
+    return value.detach(), gradient
+
+
+def hessian(f: Callable[[Tensor], Tensor], z: Tensor, chunk: int = 256) -> Tensor:
+    """Return the symmetric matrix of second derivatives of ``f`` at z, (d, d).
+
+    Args:
+        f: maps (d,) to a scalar; a recorded graph is run on many rows at once, anything else row by row.
+        z: where, (d,).
+        chunk: rows at a time.
+
+    Example:
+        >>> import torch
+        >>> hessian(lambda z: z[0] ** 2 * z[1], torch.tensor([1.0, 2.0]))
+        tensor([[4., 2.],
+                [2., 0.]])
+    """
+    recorded = isinstance(f, fx.GraphModule)
+    many = torch.vmap(f) if recorded else lambda rows: f(rows[0])[None]
+    directions = torch.eye(len(z), dtype=z.dtype, device=z.device).split(chunk if recorded else 1)
+    h = torch.cat([_hessian_products(many, z, part) for part in directions])
+    return (h + h.T) / 2
+
+
+def _hessian_products(many: Callable[[Tensor], Tensor], z: Tensor, directions: Tensor) -> Tensor:
+    """Return the products of the Hessian with the rows of ``directions``; every backward pass starts at a scalar."""
+    points = z.detach().expand(len(directions), -1).clone().requires_grad_()
+    with torch.enable_grad():
+        gradients = _gradient(many(points).sum(), points, create_graph=True)
+        return _gradient((gradients * directions).sum(), points)
+
+
+def _gradient(value: Tensor, z: Tensor, create_graph: bool = False) -> Tensor:
+    """The gradient of a scalar, which is zero where it does not depend on z at all."""
+    if not value.requires_grad:
+        return torch.zeros_like(z)
+    (gradient,) = torch.autograd.grad(value, z, create_graph=create_graph, allow_unused=True)
+    return torch.zeros_like(z) if gradient is None else gradient
