@@ -9,7 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent, MixtureSameFamily, TransformedDistribution
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    TransformedDistribution,
+)
 from torch.distributions.transforms import Transform, _InverseTransform
 
 Point = Tensor  # (n, d)
@@ -75,7 +82,10 @@ def ends(p: Distribution) -> tuple[Tensor, Tensor]:
     support = support_of(p)
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
-    low, high = _end(p, getattr(support, "lower_bound", -torch.inf)), _end(p, getattr(support, "upper_bound", torch.inf))
+    low, high = (
+        _end(p, getattr(support, "lower_bound", -torch.inf)),
+        _end(p, getattr(support, "upper_bound", torch.inf)),
+    )
     if isinstance(p, TransformedDistribution) and dimension(p) == 1 and all(t.bijective for t in p.transforms):
         carried = _carried(p)
         low, high = torch.maximum(low, carried.amin(0)), torch.minimum(high, carried.amax(0))

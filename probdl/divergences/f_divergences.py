@@ -24,13 +24,13 @@ def kl(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 100_
         method: "closed form", "exact sum" (discrete), "quadrature" (on the line), "monte carlo", or "auto" for the
             first of these that applies.
         seed: seeds the draws of Monte Carlo; torch's own generators are left as they were.
-        draws: the number of draws of Monte Carlo.
+        draws: the number of draws of Monte Carlo, half from each side.
 
     Returns:
         An ``Estimate`` in nats, not negative; infinite, with the reason in ``notes``, where q has no density on a
-        set that p charges. Under quadrature ``stderr`` is a bound on the error. Monte Carlo averages −log r, r = q/p,
-        with the control variate c(r − 1) where p dominates q and the tail of r allows it. A batch of distributions
-        with a closed form gives one value for each.
+        set that p charges. Under quadrature ``stderr`` is a bound on the error. Monte Carlo draws half from p and half
+        from q, so that ratios to their mixture are bounded; its ``stderr`` is None where log p/q has a heavy tail.
+        A batch of distributions with a closed form gives one value for each.
 
     Raises:
         ValueError: if draws are passed, a discrete law meets a continuous one, sizes differ, or the method is unknown.
@@ -56,7 +56,7 @@ def js(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 100_
     Args:
         p: a ``torch.distributions.Distribution``.
         q: another, over as many coordinates.
-        method: as in :func:`kl`; Monte Carlo draws from m, so that ratios are bounded.
+        method: as in :func:`kl`.
         seed: seeds the draws of Monte Carlo.
         draws: the number of draws of Monte Carlo, half from each side.
 
@@ -85,7 +85,7 @@ def tv(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 100_
     Args:
         p: a ``torch.distributions.Distribution``.
         q: another, over as many coordinates.
-        method: as in :func:`kl`; Monte Carlo draws from the mixture (p + q)/2.
+        method: as in :func:`kl`.
         seed: seeds the draws of Monte Carlo.
         draws: the number of draws of Monte Carlo, half from each side.
 
@@ -114,7 +114,7 @@ def hellinger2(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: in
     Args:
         p: a ``torch.distributions.Distribution``.
         q: another, over as many coordinates.
-        method: as in :func:`kl`; Monte Carlo draws from the mixture (p + q)/2.
+        method: as in :func:`kl`.
         seed: seeds the draws of Monte Carlo.
         draws: the number of draws of Monte Carlo, half from each side.
 
@@ -142,16 +142,11 @@ def _between(divergence: str, p: Any, q: Any, method: str, seed: int, draws: int
     def by_quadrature() -> Estimate:
         return quadrature.f_divergence(density.INTEGRANDS[divergence], *along_one_direction(p, q))
 
-    def by_draws() -> Estimate:
-        if divergence == "kl":
-            return density.kl_by_draws(p, q, draws, seed)
-        return density.over_mixture(divergence, p, q, draws, seed)
-
     methods = {
         "closed form": lambda: closed.f_divergence(divergence, p, q),
         "exact sum": lambda: density.exact_sum(divergence, p, q),
         "quadrature": by_quadrature,
-        "monte carlo": by_draws,
+        "monte carlo": lambda: density.over_mixture(divergence, p, q, draws, seed),
     }
     return choose(methods, method, divergence)
 

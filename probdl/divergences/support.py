@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Distribution, Independent, MixtureSameFamily, TransformedDistribution
 
 from probdl.divergences.dispatch import NotApplicable
-from probdl.divergences.distributions import bounds, dimension, ends, is_discrete, support_of
+from probdl.divergences.distributions import bounds, dimension, is_discrete, support_of
 
 
 def tells_support(p: Distribution) -> bool:
@@ -34,20 +34,6 @@ def disjoint(p: Distribution, q: Distribution) -> bool:
     """Whether the supports are known not to overlap."""
     (p_low, p_high), (q_low, q_high) = bounds(p), bounds(q)
     return bool(((p_high <= q_low) | (q_high <= p_low)).any())
-
-
-def everywhere(p: Distribution) -> bool:
-    """Whether ``p`` is known to have a density on the whole space."""
-    low, high = ends(p.component_distribution if isinstance(p, MixtureSameFamily) else p)
-    return tells_support(p) and bool((low.isinf() & high.isinf()).all(1).any())
-
-
-def known_inside(p: Distribution, q: Distribution) -> bool:
-    """Whether the support of ``p`` is known to lie in that of ``q``."""
-    if everywhere(q):
-        return True
-    simple = type(support_of(p)) is type(support_of(q)) and not isinstance(q, MixtureSameFamily)
-    return simple and tells_support(p) and tells_support(q) and not outside(p, q)
 
 
 def require_moment(p: Distribution, order: float, name: str, divergence: str) -> None:
