@@ -64,8 +64,7 @@ class GaussianApproximation(Approximation):
         return mean, (weights * (x - mean) ** 2).sum(0).sqrt()
 
     def _is_elementwise(self, name: str) -> bool:
-        latent = self.latents[name]
-        return latent.shape == latent.free_shape and latent.prior.support.event_dim == _event_dim_outside(latent)
+        return self.latents[name].is_elementwise()
 
     def _at_standard(self, name: str, t: Tensor) -> Tensor:
         """The site's value where each unconstrained coordinate is mean + sd·t, (len(t), *shape)."""
@@ -119,15 +118,6 @@ class GaussianApproximation(Approximation):
         white = torch.linalg.solve_triangular(self.root, gap[..., None], upper=False)[..., 0]
         normaliser = self.root.diagonal().log().sum() + 0.5 * len(self.free_mean) * math.log(2 * math.pi)
         return -0.5 * (white**2).sum(-1) - normaliser - log_jacobian
-
-
-def _event_dim_outside(latent: Latent) -> int:
-    """Dimensions that only ``to_event`` made an event; more of them mean a transform that mixes entries."""
-    fn, n = latent.prior, 0
-    while hasattr(fn, "reinterpreted_batch_ndims"):
-        n += fn.reinterpreted_batch_ndims
-        fn = fn.base_dist
-    return n
 
 
 def _gauss_hermite(like: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,8 +30,13 @@ class Latent:
         """Whether the site lives on the whole real space, so that its transform is the identity."""
         return _core(self.prior.support) is torch.distributions.constraints.real
 
+    def is_elementwise(self) -> bool:
+        """Whether the transform maps each entry by itself, as those of positive and bounded sites do."""
+        return self.shape == self.free_shape and _core(self.prior.support).event_dim == 0
+
 
 def _core(support: Any) -> Any:
+    """The constraint inside those of ``to_event``, which makes events of entries that do not mix."""
     return _core(support.base_constraint) if hasattr(support, "base_constraint") else support
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def find_projection(graph: fx.GraphModule, dim: int, like: Tensor) -> Projection
     generator = torch.Generator().manual_seed(21)
     z = torch.randn(3, dim, generator=generator, dtype=like.dtype).to(like.device)
     runs = [_all_values(graph, point) for point in (*z, z[0] + z[1] - z[2])]
-    output = graph.graph.output_node().args[0]
+    output = _result_of(graph)
     for node in graph.graph.nodes:
         if _is_affine(node, runs) and _is_cut(node, output):
             projection = _try_node(graph, node, runs[0], output, dim, generator)
@@ -54,15 +55,22 @@ def find_projection(graph: fx.GraphModule, dim: int, like: Tensor) -> Projection
     return None
 
 
-def _all_values(graph: fx.GraphModule, z: Tensor) -> dict[fx.Node, object]:
+def _result_of(graph: fx.GraphModule) -> fx.Node:
+    (result,) = graph.graph.output_node().all_input_nodes
+    return result
+
+
+def _all_values(graph: fx.GraphModule, z: Tensor) -> dict[fx.Node, Any]:
     interpreter = fx.Interpreter(graph, garbage_collect_values=False)
     interpreter.run(z)
     return interpreter.env
 
 
-def _is_affine(node: fx.Node, runs: list[dict]) -> bool:
-    a, b, c, d = (run.get(node) for run in runs)
-    if not (isinstance(a, Tensor) and a.is_floating_point()) or node.op == "get_attr":
+def _is_affine(node: fx.Node, runs: list[dict[fx.Node, Any]]) -> bool:
+    if node.op not in ("call_function", "placeholder"):
+        return False
+    a, b, c, d = (run[node] for run in runs)
+    if not (isinstance(a, Tensor) and a.is_floating_point()):
         return False
     scale = torch.stack([x.abs().max() for x in (a, b, c, d)]).max() if a.numel() else a.new_zeros(())
     gap = (a + b - c - d).abs().max() if a.numel() else a.new_ones(())
