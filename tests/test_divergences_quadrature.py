@@ -8,8 +8,8 @@ import scipy.integrate
 import scipy.stats
 import torch
 from torch.distributions import (
-    Cauchy,
     Categorical,
+    Cauchy,
     Exponential,
     Gamma,
     Gumbel,

@@ -142,14 +142,18 @@ def compare(x: Any, y: Any, *, divergences: Sequence[Divergence] | None = None, 
     """
     p, q = hold_pair(x, y, ("x", "y"))
     known = isinstance(p, Distribution) and isinstance(q, Distribution)
-    wanted = divergences
-    if wanted is None:
-        wanted = [*OF_DENSITIES, *OF_DRAWS] if known else OF_DRAWS
+    wanted = _wanted(divergences, known)
     splits = [] if known else _splits(*draws_of(p, q, ("x", "y"), seed)[:2], seed)
-    rows = {}
-    for divergence in wanted:
-        rows[name_of(divergence)] = _row(divergence, p, q, splits, seed, strict=divergences is not None)
-    return Comparison(rows)
+    strict = divergences is not None
+    return Comparison({name: _row(divergence, p, q, splits, seed, strict) for name, divergence in wanted.items()})
+
+
+def _wanted(divergences: Sequence[Divergence] | None, known: bool) -> dict[str, Divergence]:
+    if divergences is None:
+        divergences = [*OF_DENSITIES, *OF_DRAWS] if known else OF_DRAWS
+    if callable(divergences) or isinstance(divergences, str):
+        raise TypeError(f"divergences must be a list of functions; got {divergences!r}. Put it in brackets.")
+    return {name_of(divergence): divergence for divergence in divergences}
 
 
 def name_of(divergence: Divergence) -> str:
