@@ -154,6 +154,36 @@ def test_the_history_adds_up(fitted):
     assert history.validation.notna().all()
 
 
+def test_a_fit_takes_the_steps_of_the_loop_that_one_writes_by_hand(device):
+    def nets():
+        torch.manual_seed(4)
+        return MLP(4, 4, hidden=(8,)).double().to(device), MLP(2, 4, hidden=(8,)).double().to(device)
+
+    encoder, decoder = nets()
+    vae = VAE(2, encoder=encoder, decoder=decoder, draws=3, learning_rate=0.01, dtype=torch.float64)
+    vae.fit(TABLE, epochs=5, batch_size=50, validation=None, device=device, seed=7, progress=False)
+
+    by_hand = e, d = nets()
+    u = ((TABLE - TABLE.mean(0)) / TABLE.std(0, correction=0)).to(device)
+    adam = torch.optim.Adam([*e.parameters(), *d.parameters()], lr=0.01, fused=False)
+    g = torch.Generator(device).manual_seed(7)
+    for _ in range(5):
+        for rows in torch.randperm(120, generator=g, device=device).split(50):
+            mean, raw = e(u[rows]).chunk(2, 1)
+            scale = nn.functional.softplus(raw) + 1e-6
+            noise = torch.randn(3, len(rows), 2, generator=g, device=device, dtype=torch.float64)
+            squares = torch.stack([(u[rows] - d(mean + scale * one)).square().sum(1) for one in noise])
+            variance = squares.mean() / 4 + 1e-5
+            kl = (mean.square() + scale.square() - 1 - scale.square().log()).sum(1) / 2
+            adam.zero_grad()
+            (2 * variance.log() + kl.mean()).backward()  # at its optimum σ² leaves (d/2) log σ² of the likelihood
+            adam.step()
+    ours = [*encoder.parameters(), *decoder.parameters()]
+    theirs = [p for net in by_hand for p in net.parameters()]
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 def test_validation_is_a_tenth_a_fraction_or_rows(device):
     def steps(x, **how):
         return small().fit(x, epochs=1, batch_size=1, device=device, progress=False, **how).history.iloc[0]

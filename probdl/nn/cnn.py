@@ -86,7 +86,7 @@ class TransposedCNN(nn.Module):
         parts: list[nn.Module] = []
         for below, above in zip(pyramid, pyramid[1:]):
             # Doubling an image whose height was odd leaves one row short; output_padding is that row.
-            odd = tuple(big - 2 * small for big, small in zip(above[1:], below[1:]))
+            odd = above[1] - 2 * below[1], above[2] - 2 * below[2]
             parts += [
                 activation(),
                 nn.ConvTranspose2d(below[0], above[0], 4, stride=2, padding=1, output_padding=odd),
