@@ -116,6 +116,7 @@ def with_floating_matrices(args: tuple, kwargs: dict[str, Any], dtype: torch.dty
     return tuple(map(convert, args)), {name: convert(x) for name, x in kwargs.items()}
 
 
-def shapes(names_and_values: dict[str, Any]) -> str:
-    """Describe tensors by their shapes, for errors: ``X (569, 30), y (569,)``."""
-    return ", ".join(f"{name} {tuple(x.shape)}" for name, x in names_and_values.items() if isinstance(x, Tensor))
+def described(model: Callable, args: tuple, kwargs: dict[str, Any]) -> str:
+    """Return the tensors among the arguments by name and shape, for errors: ``X (569, 30), y (569,)``."""
+    named = [*zip(_argument_names(model, args, kwargs), args), *kwargs.items()]
+    return ", ".join(f"{name} {tuple(x.shape)}" for name, x in named if isinstance(x, Tensor)) or "no tensors"

@@ -36,7 +36,9 @@ def check_observation(name: str, site: Any) -> None:
     """Raise a ValueError unless the observation is finite, in the support, and of its distribution's shape."""
     fn, value = site["fn"], site["value"]
     if not isinstance(value, Tensor):
-        raise TypeError(f"obs of site {name!r} must be a tensor or an array passed to fit; got {type(value).__name__}.")
+        raise TypeError(
+            f"obs of site {name!r} must be a tensor, or an array passed to fit; got {type(value).__name__}."
+        )
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
         raise ValueError(f"obs of site {name!r} must be finite; it holds NaN or infinities.")
     shape = fn.shape()

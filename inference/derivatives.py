@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, fx
 
 
+def at_least(tolerance: float, dtype: torch.dtype, times: float = 100.0) -> float:
+    """Return a tolerance no smaller than ``times`` the rounding error of the type."""
+    return max(tolerance, times * torch.finfo(dtype).eps)
+
+
 def value_and_gradient(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
     """Return f(z) and its gradient, (d,).
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError
+from probdl.inference.derivatives import at_least
 from probdl.inference.factors import split_factors
 from probdl.inference.gaussian import GaussianApproximation
 from probdl.inference.posterior import Posterior
@@ -65,9 +66,10 @@ class ExpectationPropagation:
         started = time.perf_counter()
         base, projections = split_factors(program)
         state = _FixedPoint(base, projections)
-        history = iterate(state.sweep, tolerance=self.tolerance, max_steps=self.max_sweeps, progress=progress)
+        tolerance = at_least(self.tolerance, program.dtype)
+        history = iterate(state.sweep, tolerance=tolerance, max_steps=self.max_sweeps, progress=progress)
         if not history.converged:
-            raise ConvergenceError(_not_converged(self.max_sweeps, history.last, self.tolerance))
+            raise ConvergenceError(_not_converged(self.max_sweeps, history.last, tolerance))
         mean, covariance = state.posterior().moments()
         notes = (*program.notes, *state.notes())
         evidence = Estimate(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError
-from probdl.inference.derivatives import hessian, value_and_gradient
+from probdl.inference.derivatives import at_least, hessian, value_and_gradient
 from probdl.inference.gaussian import GaussianApproximation
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
@@ -123,7 +123,7 @@ def find_mode(program: Program, tolerance: float = 1e-6, max_steps: int = 500) -
     precision = -hessian(log_joint, z)
     _check_curvature(program, precision)
     off = _newton_decrement(precision, gradient)
-    if not off <= max(tolerance, 1e-9 * abs(float(value)) ** 0.5):
+    if not off <= at_least(tolerance, program.dtype, 1e4):
         raise ConvergenceError(
             f"Laplace: the optimiser stopped {off:.2g} posterior sd from the mode after {result.nit} steps "
             f"({result.message}). Rescale the covariates, raise max_steps, or use method='nuts'."

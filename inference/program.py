@@ -124,11 +124,11 @@ class Program:
             raise self._model_failed(error) from error
 
     def _model_failed(self, error: Exception) -> ValueError:
-        given = arguments.shapes({**{f"argument {i}": x for i, x in enumerate(self.args)}, **self.kwargs})
-        return ValueError(
-            f"The model failed on its own data ({given or 'no tensors'}) with {type(error).__name__}: {error} "
-            "Check that the lengths of the arguments agree."
-        )
+        given = arguments.described(self.model, self.args, self.kwargs)
+        hint = "Check that the lengths of the arguments agree."
+        if "dtype" in str(error):
+            hint = f"The data are {self.dtype}: make tensors and networks inside the model, or convert them with .to()."
+        return ValueError(f"The model failed on its own data ({given}) with {type(error).__name__}: {error}. {hint}")
 
     def _check_subsampling(self, trace: Any) -> None:
         for name, site in trace.nodes.items():

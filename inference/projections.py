@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from probdl.inference.derivatives import at_least
+
 _CONSTANT = ("aten.zeros_like.default", "aten.ones_like.default", "aten.full_like.default", "aten.empty_like.default")
 
 
@@ -74,7 +76,8 @@ def _is_affine(node: fx.Node, runs: list[dict[fx.Node, Any]]) -> bool:
         return False
     scale = torch.stack([x.abs().max() for x in (a, b, c, d)]).max() if a.numel() else a.new_zeros(())
     gap = (a + b - c - d).abs().max() if a.numel() else a.new_ones(())
-    return bool(gap <= 1e-10 * scale.clamp(min=1e-100)) and bool(torch.isfinite(scale))
+    near = at_least(1e-10, a.dtype, 1e3) * scale.clamp(min=torch.finfo(a.dtype).tiny)
+    return bool(gap <= near) and bool(torch.isfinite(scale))
 
 
 def _is_cut(node: fx.Node, output: fx.Node) -> bool:
@@ -145,8 +148,9 @@ def _acts_elementwise(f: Callable, value: Tensor, result: Tensor, generator: tor
     """Whether ℓ gives the recorded values at the recorded η, and its Jacobian is diagonal (two random products)."""
     n = result.numel()
     eta = (value.reshape(n) if value.numel() == n else value.expand(result.shape).reshape(n))[None]
+    close = at_least(1e-9, eta.dtype, 1e3)
     try:
-        same = torch.allclose(f(eta)[0], result.reshape(n), rtol=1e-10, atol=1e-12)
+        same = torch.allclose(f(eta)[0], result.reshape(n), rtol=close, atol=close)
     except (RuntimeError, IndexError):  # the rest of the graph does not take this shape: not a way to feed it
         return False
     if not same:
@@ -158,7 +162,7 @@ def _acts_elementwise(f: Callable, value: Tensor, result: Tensor, generator: tor
         out = f(eta)
         (weighted,) = torch.autograd.grad((out * weights).sum(), eta, retain_graph=True)
         (plain,) = torch.autograd.grad(out.sum(), eta)
-    return torch.allclose(weighted, weights * plain, rtol=1e-8, atol=1e-10)
+    return torch.allclose(weighted, weights * plain, rtol=10 * close, atol=close)
 
 
 def _affine_map(eta: Callable[[Tensor], Tensor], dim: int, value: Tensor) -> tuple[Tensor, Tensor]:

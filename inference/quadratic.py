@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from probdl.inference.derivatives import hessian, value_and_gradient
+from probdl.inference.derivatives import at_least, hessian, value_and_gradient
 from probdl.natural import GaussianFactor
 
 SCALES = (1.0, 30.0, 1000.0)  # a wide Cauchy looks quadratic near its centre, so look far out as well
@@ -22,6 +22,7 @@ def is_quadratic(f: Callable[[Tensor], Tensor], dim: int, like: Tensor, toleranc
         like: a tensor of the dtype and device to use.
         tolerance: the largest third difference, relative to the values of f.
     """
+    tolerance = at_least(tolerance, like.dtype, 1e4)
     generator = torch.Generator().manual_seed(20)
     for scale in SCALES:
         start, along = torch.randn(2, dim, generator=generator, dtype=like.dtype).to(like.device) * scale

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from probdl.errors import ConvergenceError
+from probdl.inference.derivatives import at_least
 from probdl.natural import NormalFactor
 
 _DROP = 40.0  # nats below the maximum at which the integrand is cut off
@@ -61,10 +62,11 @@ class TiltedQuadrature:
         if not fits:
             self._bracket(cavity)
             moments, _ = self._integrate(cavity)
-        while moments.error > self.tolerance and self.points < self.most_points:
+        tolerance = at_least(self.tolerance, cavity.shift.dtype)
+        while moments.error > tolerance and self.points < self.most_points:
             self.points = 2 * self.points - 1
             moments, _ = self._integrate(cavity)
-        if moments.error < 1e-3 * self.tolerance and self.points > self.fewest_points:
+        if moments.error < 1e-3 * tolerance and self.points > self.fewest_points:
             self.points = (self.points + 1) // 2
         return moments
 
@@ -72,11 +74,6 @@ class TiltedQuadrature:
         """ℓ(η) + log of the cavity density, (k, n), in pieces that fit the budget."""
         rows = max(1, _BUDGET // eta.shape[1])
         log_likelihood = torch.cat([self.log_likelihood(part) for part in eta.split(rows)])
-        if bool(torch.isnan(log_likelihood).any()):
-            raise ConvergenceError(
-                "The log-likelihood is NaN at some values of its linear predictor. Write it with a numerically safe "
-                "form, such as logits= in place of probs=."
-            )
         gap = eta - cavity.mean
         return (
             log_likelihood
@@ -89,7 +86,7 @@ class TiltedQuadrature:
         assert self._high is not None
         t = torch.linspace(0, 1, self.points, dtype=self._low.dtype, device=self._low.device)[:, None]
         eta = self._low + t * (self._high - self._low)
-        logs = self._log_integrand(eta, cavity)
+        logs = _without_overflow(self._log_integrand(eta, cavity))
         top = logs.max(0).values
         full = _moments(eta, logs, (self._high - self._low) / (self.points - 1))
         half = _moments(eta[::2], logs[::2], 2 * (self._high - self._low) / (self.points - 1))
@@ -103,24 +100,46 @@ class TiltedQuadrature:
         sd = cavity.variance.sqrt()
         wide = torch.linspace(-10, 10, 201, dtype=sd.dtype, device=sd.device)[:, None]
         eta = cavity.mean + sd * wide
-        logs = self._log_integrand(eta, cavity)
+        logs = _without_overflow(self._log_integrand(eta, cavity))
         mode, width = eta.gather(0, logs.argmax(0)[None])[0], sd / 10
         for _ in range(5):  # zoom in: 1/10 of the spacing each time
             zoom = mode + width * torch.linspace(-1, 1, 21, dtype=sd.dtype, device=sd.device)[:, None]
-            mode = zoom.gather(0, self._log_integrand(zoom, cavity).argmax(0)[None])[0]
+            mode = zoom.gather(0, _without_overflow(self._log_integrand(zoom, cavity)).argmax(0)[None])[0]
             width = width / 10
         steps = 10 * sd * 0.5 ** torch.arange(0, 36, dtype=sd.dtype, device=sd.device)[:, None]
         eta = torch.cat([eta, mode - steps, mode[None], mode + steps]).sort(0).values
-        logs = self._log_integrand(eta, cavity)
-        if not bool(torch.isfinite(logs.max(0).values).all()):
-            raise ConvergenceError(
-                "The likelihood of an observation is zero at every value of its linear predictor that the prior allows."
-            )
+        raw = self._log_integrand(eta, cavity)
+        logs = _without_overflow(raw)
+        _check_integrand(raw, logs)
         inside = logs > logs.max(0).values - _DROP
         last = len(eta) - 1
         first_in = (inside.int().argmax(0) - 1).clamp(min=0)
         last_in = (last - inside.flip(0).int().argmax(0) + 1).clamp(max=last)
         self._low, self._high = eta.gather(0, first_in[None])[0], eta.gather(0, last_in[None])[0]
+
+
+def _without_overflow(logs: Tensor) -> Tensor:
+    """NaN as −∞: exp(η) overflows where η is large, and y·log ∞ − ∞ is NaN. ``_check_integrand`` justifies it."""
+    return torch.where(torch.isnan(logs), -torch.inf, logs)
+
+
+def _check_integrand(raw: Tensor, logs: Tensor) -> None:
+    """Raise unless there is mass, and what borders on NaN, along the sorted grid, has none."""
+    top = logs.max(0).values
+    if not bool(torch.isfinite(top).all()):
+        raise ConvergenceError(
+            "The likelihood of an observation is zero, or NaN, at every value of its linear predictor that the prior "
+            "allows. Check the observation, and write the likelihood in a safe form, such as logits= for probs=."
+        )
+    bad = torch.isnan(raw)
+    borders = torch.zeros_like(bad)
+    borders[1:] |= bad[:-1]
+    borders[:-1] |= bad[1:]
+    if bool((borders & ~bad & (logs > top - _DROP)).any()):
+        raise ConvergenceError(
+            "The log-likelihood of an observation is NaN at values of its linear predictor that have posterior mass. "
+            "Write it in a numerically safe form, such as logits= in place of probs=."
+        )
 
 
 def _moments(eta: Tensor, logs: Tensor, spacing: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -100,6 +100,34 @@ def test_one_site_gives_the_exact_posterior(name, device):
     assert abs(posterior.sd("eta").item() - sd) < tolerance
 
 
+def test_a_wide_prior_that_overflows_the_rate_still_gives_the_exact_posterior():
+    """exp(η) overflows at η = 710, well inside a prior of sd 500; the likelihood there is zero, not NaN."""
+    posterior = fit(one_latent(lambda e: dist.Poisson(torch.exp(e)), 0.0, 500.0), torch.tensor([3.0]), method="ep")
+    grid = np.linspace(-14, 6, 400_001)
+    log_z, mean, sd = grid_moments(grid, stats.norm.logpdf(grid, 0, 500.0) + stats.poisson.logpmf(3, np.exp(grid)))
+    assert abs(posterior.log_evidence.value - log_z) < 1e-6
+    assert abs(posterior.mean("eta").item() - mean) < 1e-6
+    assert abs(posterior.sd("eta").item() - sd) < 1e-6
+
+
+def test_a_likelihood_that_is_nan_where_the_mass_is_raises():
+    def model(y):
+        eta = pyro.sample("eta", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Poisson(torch.sqrt(eta) ** 2 + 1.0).expand([len(y)]).to_event(1), obs=y)
+
+    with pytest.raises(probdl.ConvergenceError, match="NaN at values of its linear predictor that have posterior mass"):
+        fit(model, torch.tensor([1.0]), method="ep")
+
+
+def test_float32_gives_the_same_to_its_own_precision():
+    rng = np.random.default_rng(4)
+    X, y = rng.normal(size=(50, 2)), rng.integers(0, 2, 50)
+    double, single = (fit(logistic, X, y, method="ep", dtype=t) for t in (torch.float64, torch.float32))
+    assert single.mean("w").dtype is torch.float32
+    assert torch.allclose(single.mean("w").double(), double.mean("w"), atol=1e-3)
+    assert abs(single.log_evidence.value - double.log_evidence.value) < 1e-3
+
+
 def test_probit_regression_is_close_to_grid_quadrature_in_two_dimensions():
     """EP's own error on 40 rows: means to .01 sd, sds a few per cent too small, log evidence a few hundredths low."""
     rng = np.random.default_rng(4)
