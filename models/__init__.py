@@ -7,9 +7,9 @@ a loop (``probdl.loops``).
 
 - ``VAE``: a latent variable model and its approximate posterior, by the evidence lower bound.
 
-The parts that models share: ``form`` (shape and columns of the data), ``units`` (standardisation and its Jacobian),
-``networks`` (chosen by shape), ``held_out`` (validation rows), ``elbo`` (the bound and importance weights), ``saved``
-(files).
+The parts that models share: ``network_model`` (eval mode, save and load), ``form`` (shape and columns of the data),
+``units`` (standardisation and its Jacobian), ``networks`` (chosen by shape), ``held_out`` (validation rows), ``elbo``
+(the bound and importance weights), ``saved`` (what a file says about a model).
 """
 
 from importlib import import_module

@@ -6,10 +6,13 @@ import math
 import os
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     import pandas as pd
+
+KEYS = ("settings", "dtype", "networks", "family", "form", "each", "history", "message")
 
 
 def check_header(
@@ -28,13 +31,20 @@ def check_header(
     """
     if header.get("model") != model:
         raise ValueError(f"path must be a file of {model}.save; {str(path)!r} holds a {header.get('model')}.")
-    for name, network in networks.items():
-        saved = header["networks"].get(name)
+    if missing := [key for key in KEYS if key not in header]:
+        raise ValueError(
+            f"path must be a file of {model}.save; the header of {str(path)!r} lacks {', '.join(missing)}."
+        )
+    for name in dict.fromkeys([*header["networks"], *networks]):
+        network, saved = networks.get(name), header["networks"].get(name)
         if saved and network is None:
             raise ValueError(f"{name} must be passed: {str(path)!r} was saved with your own {name}, a {saved}.")
         if network is not None and not saved:
             raise ValueError(f"{name} must be left out: {str(path)!r} was saved without one.")
-    return dict(header["settings"])
+    dtype = getattr(torch, header["dtype"], None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"path must be a file of {model}.save; {str(path)!r} names no floating type of torch.")
+    return {**header["settings"], "dtype": dtype}
 
 
 def load_tensors(module: nn.Module, tensors: dict[str, Tensor], path: str | os.PathLike) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from probdl import files
 from probdl.divergences.estimate import Estimate
 from probdl.families import BernoulliHead, Conditional, MeanFieldNormal, NormalHead, reparameterised
 from probdl.loops import Descent, NotFiniteError, batches, cosine, descend, one_thread
@@ -20,8 +16,8 @@ from probdl.models.arguments import count, one_of
 from probdl.models.elbo import CHUNK, elbo_estimate, elbo_terms, importance_estimate, log_weights
 from probdl.models.form import Form
 from probdl.models.held_out import chosen_device, split
+from probdl.models.network_model import NetworkModel
 from probdl.models.networks import check_network, chosen_decoder, chosen_encoder
-from probdl.models.saved import check_header, history_from_json, history_to_json, load_tensors
 from probdl.models.units import WAYS, Units
 from probdl.nn import seeded
 
@@ -33,7 +29,7 @@ STEPS = 20_000
 SMALL = 2**15  # numbers in a batch up to which one thread is as fast as several
 
 
-class VAE(nn.Module):
+class VAE(NetworkModel):
     r"""A latent variable model fitted together with an approximation to its posterior.
 
     .. math:: \log p(x) ≥ E_{q(z|x)} \log p(x | z) - \mathrm{KL}(q(z | x) ‖ p(z)), \qquad p(z) = N(0, I).
@@ -76,6 +72,8 @@ class VAE(nn.Module):
         (torch.Size([5, 3]), torch.Size([400, 1]), torch.Size([400]))
     """
 
+    SETTINGS = ("latent_dim", "likelihood", "draws", "hidden", "standardise", "learning_rate", "decay", "patience")
+
     def __init__(
         self,
         latent_dim: int = 2,
@@ -91,22 +89,15 @@ class VAE(nn.Module):
         patience: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__()
+        super().__init__({"encoder": encoder, "decoder": decoder}, dtype)
         self.latent_dim, self.draws = count(latent_dim, "latent_dim"), count(draws, "draws")
         self.likelihood = one_of(likelihood, ("auto", *HEADS), "likelihood")
         self.standardise = one_of(standardise, WAYS, "standardise")
         self.hidden = None if hidden is None else tuple(hidden)
         self.patience = None if patience is None else count(patience, "patience")
-        self.learning_rate, self.decay, self.dtype = learning_rate, decay, dtype
-        # In a dict, so that they become parts of the module only once a family is put around them.
-        self._given = {"encoder": encoder, "decoder": decoder}
-        self._start = {name: deepcopy(net.state_dict()) for name, net in self._given.items() if net is not None}
+        self.learning_rate, self.decay = learning_rate, decay
         self.encoder: MeanFieldNormal | None = None
         self.decoder: Conditional | None = None
-        self.units: Units | None = None
-        self.form: Form | None = None
-        self.history: pd.DataFrame | None = None
-        self.message = "not fitted"
 
     def fit(
         self,
@@ -150,7 +141,7 @@ class VAE(nn.Module):
         train, held = split(form.check(x), validation, form, seed)
         family = self._family(train, held)
         units = Units.of(train, self.standardise) if family == "gaussian" else Units.plain(form.shape)
-        self._assemble(form, family, units, seed)
+        self._assemble(form, units, family, seed)
         self.to(chosen_device(device, x))
         data = [self._inward(rows) for rows in (train, held) if rows is not None]
         size = min(128 if batch_size is None else count(batch_size, "batch_size"), len(train))
@@ -160,9 +151,9 @@ class VAE(nn.Module):
             try:
                 how = self._descend(data, size, seed=seed, progress=progress, **limits)
             except NotFiniteError as error:
-                self._finish(data[0], error.descent, seed)
+                self._finish(data, error.descent, seed)
                 raise
-            return self._finish(data[0], how, seed)
+            return self._finish(data, how, seed)
 
     def sample(self, n: int, *, mean: bool = False, seed: int = 0) -> Tensor | pd.DataFrame:
         """Draw ``n`` rows from the model, z from the prior and x given z; in the data's units and form.
@@ -255,63 +246,13 @@ class VAE(nn.Module):
             raise ValueError("scale is a Gaussian decoder's; this model has likelihood 'bernoulli'.")
         return decoder.variance.double().sqrt() * units.scale
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the fitted model to one safetensors file; nothing in it is a program.
-
-        Raises:
-            ValueError: before ``fit``.
-        """
-        form, units, _, decoder = self._parts("save")
-        header = {
-            "model": type(self).__name__,
-            "settings": self._settings(),
-            "networks": {name: type(net).__name__ for name, net in self._given.items() if net is not None},
-            "family": next(name for name, head in HEADS.items() if type(decoder) is head),
-            "each": units.scale.ndim > 0,
-            "form": form.to_json(),
-            "history": history_to_json(self.history),
-            "message": self.message,
-        }
-        files.write(path, self.state_dict(), header)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike,
-        *,
-        device: str | torch.device = "cpu",
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
-    ) -> VAE:
-        """Return the model that ``save`` wrote, in eval mode; loading runs nothing that is in the file.
-
-        Args:
-            path: the file.
-            device: where to put the model.
-            encoder, decoder: networks built like those that were passed when the model was made, where any were; they
-                get the saved weights.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is not a model's file, is damaged, holds another model, or needs other networks.
-        """
-        tensors, header = files.read(path)
-        settings = check_header(header, cls.__name__, {"encoder": encoder, "decoder": decoder}, path)
-        settings["dtype"] = getattr(torch, settings["dtype"])
-        vae = cls(**settings, encoder=encoder, decoder=decoder)
-        form = Form.from_json(header["form"])
-        vae._assemble(form, header["family"], Units.plain(form.shape, header["each"]), seed=0)
-        load_tensors(vae, tensors, path)
-        vae.history, vae.message = history_from_json(header["history"]), header["message"]
-        return vae.to(torch.device(device)).eval()
-
     def _family(self, *rows: Tensor | None) -> str:
         """Return the likelihood's name, after a look at the data if it is "auto"."""
         if self.likelihood != "auto":
             return self.likelihood
         return "bernoulli" if all(is_binary(x) for x in rows if x is not None) else "gaussian"
 
-    def _assemble(self, form: Form, family: str, units: Units, seed: int) -> None:
+    def _assemble(self, form: Form, units: Units, family: str, seed: int) -> None:
         """Put the families around the networks that were passed, or around new ones."""
         encoder, decoder = (self._restarted(name) for name in ("encoder", "decoder"))
         if encoder is not None:
@@ -321,16 +262,9 @@ class VAE(nn.Module):
         with seeded(seed):
             encoder = encoder if encoder is not None else chosen_encoder(form.shape, 2 * self.latent_dim, self.hidden)
             decoder = decoder if decoder is not None else chosen_decoder(self.latent_dim, form.shape, self.hidden)
-        self.form, self.units = form, units
+        self.form, self.units, self.family = form, units, family
         self.encoder = MeanFieldNormal(encoder).to(self.dtype)
         self.decoder = HEADS[family](decoder).to(self.dtype)
-
-    def _restarted(self, name: str) -> nn.Module | None:
-        """Return the network that was passed, if any, with the weights it came with."""
-        network = self._given[name]
-        if network is not None:
-            network.load_state_dict(self._start[name])
-        return network
 
     def _descend(self, data: list[Tensor], size: int, **how: Any) -> Descent:
         """Descend on the rows data[0], with the rows data[1], if any, as validation."""
@@ -357,32 +291,28 @@ class VAE(nn.Module):
 
         return loss
 
-    def _finish(self, u: Tensor, how: Descent, seed: int) -> VAE:
+    def _finish(self, data: list[Tensor], how: Descent, seed: int) -> VAE:
         """Fix what training left open (the decoder's scale), given the training rows."""
         _, _, encoder, decoder = self._parts("fit")
         self.eval()
         # With n draws in all, the error of the variance costs 1/(2n) nats a row.
-        noise, passes = self._noise(seed), math.ceil(5000 / len(u))
+        noise, passes = self._noise(seed), math.ceil(5000 / len(data[0]))
         with torch.no_grad():
             decoder.settle(
                 (rows, reparameterised(encoder(rows), noise, 1)[0])
                 for _ in range(passes)
-                for (rows,) in batches((u,), CHUNK)
+                for (rows,) in batches((data[0],), CHUNK)
             )
-        family = next(name for name, head in HEADS.items() if type(decoder) is head)
-        self.history, self.message = how.history, f"{family} likelihood; {how.message}"
+        held = "" if len(data) > 1 else "; no rows were held out to stop early"
+        self.history, self.message = how.history, f"{self.family} likelihood; {how.message}{held}"
         return self
 
-    def _inward(self, x: Any) -> Tensor:
-        """Return rows as the networks take them: checked, standardised, on their device."""
-        form, units, encoder, decoder = self._parts("fit")
-        rows = form.check(x)
-        if isinstance(decoder, BernoulliHead) and not is_binary(rows):
+    def _check_support(self, x: Tensor) -> None:
+        if self.family == "bernoulli" and not is_binary(x):
             raise ValueError(
-                f"x must hold only 0 and 1 for likelihood='bernoulli'; its values are between {rows.min().item():g} "
-                f"and {rows.max().item():g}. Use likelihood='gaussian', or binarise them, as in (x > 0.5)."
+                f"x must hold only 0 and 1 for likelihood='bernoulli'; its values are between {x.min().item():g} "
+                f"and {x.max().item():g}. Use likelihood='gaussian', or binarise them, as in (x > 0.5)."
             )
-        return units.inward(rows).to(next(self.parameters()).device, self.dtype)
 
     def _scores(self, what: str, score: Callable[..., Any], x: Any, draws: int, seed: int) -> tuple[Tensor, ...]:
         """Return what ``score`` says of all rows, in float64, some rows at a time."""
@@ -394,29 +324,12 @@ class VAE(nn.Module):
                 found.append((out,) if isinstance(out, Tensor) else out)
         return tuple(torch.cat(parts, -1).double() for parts in zip(*found))
 
-    def _noise(self, seed: int) -> torch.Generator:
-        return torch.Generator(next(self.parameters()).device).manual_seed(seed)
-
     def _parts(self, what: str) -> tuple[Form, Units, MeanFieldNormal, Conditional]:
         """Return what a fitted model has, or raise."""
-        if self.form is None or self.units is None or self.encoder is None or self.decoder is None:
-            raise ValueError(f"This VAE is not fitted yet: call fit(x) before {what}.")
-        return self.form, self.units, self.encoder, self.decoder
-
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Compute in eval mode and without gradients."""
-        training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.train(training)
-
-    def _settings(self) -> dict[str, Any]:
-        names = ("latent_dim", "likelihood", "draws", "hidden", "standardise", "learning_rate", "decay", "patience")
-        return {name: getattr(self, name) for name in names} | {"dtype": str(self.dtype).removeprefix("torch.")}
+        form, units = self._fitted(what)
+        assert self.encoder is not None  # both are built together with the form
+        assert self.decoder is not None
+        return form, units, self.encoder, self.decoder
 
 
 def is_binary(x: Tensor) -> bool:

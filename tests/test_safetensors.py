@@ -138,6 +138,23 @@ def test_a_file_of_another_model_is_refused(path):
         VAE.load(path)
 
 
+def test_a_header_that_lacks_something_is_refused(fitted, path):
+    fitted.save(path)
+    tensors, header = files.read(path)
+    for change, match in (({"form": None}, "lacks form"), ({"dtype": "load"}, "names no floating type")):
+        files.write(path, tensors, {k: v for k, v in {**header, **change}.items() if v is not None})
+        with pytest.raises(ValueError, match=match):
+            VAE.load(path)
+
+
+def test_weights_of_another_shape_are_refused(fitted, path):
+    fitted.save(path)
+    tensors, header = files.read(path)
+    files.write(path, {**tensors, "units.shift": torch.zeros(7, dtype=torch.float64)}, header)
+    with pytest.raises(ValueError, match="do not fit the weights"):
+        VAE.load(path)
+
+
 def test_a_missing_file_is_named(path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         VAE.load(path)
