@@ -275,7 +275,7 @@ def test_five_thousand_draws_need_memory_for_tiles_only():
     import sys
 
     code = (
-        "import resource, torch; from probdl.divergences import energy\n"
+        "import resource, torch; from probdl.divergences import energy; torch.set_num_threads(1)\n"
         "g = torch.Generator().manual_seed(0)\n"
         "x = [torch.randn(5000, 3, generator=g, dtype=torch.float64) + s for s in (0, 0.2)]\n"
         "energy(x[0][:600], x[1][:600])\n"

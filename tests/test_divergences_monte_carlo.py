@@ -16,7 +16,7 @@ from torch.distributions import (
     Uniform,
 )
 
-from probdl.divergences import energy, hellinger2, js, kl, mmd2, pareto_k, tv, wasserstein
+from probdl.divergences import RBF, energy, hellinger2, js, kl, mmd2, pareto_k, tv, wasserstein
 
 FALSE_ALARM = 4.0  # standard errors: 6e-5 for each comparison
 
@@ -96,6 +96,28 @@ def test_several_dimensions_go_to_monte_carlo_and_agree_with_the_product_form():
     assert abs(estimate.value - truth) < FALSE_ALARM * estimate.stderr
 
 
+@pytest.mark.parametrize("divergence", [kl, js, tv, hellinger2])
+def test_a_log_prob_that_is_not_the_density_of_the_draws_is_found_out(divergence):
+    from pyro.distributions import Delta
+
+    zero = torch.zeros(2).double()
+    with pytest.raises(ValueError, match="is not the density of its draws"):
+        divergence(Delta(zero[0]), Normal(zero[0], 1.0))
+    plane = Independent(Laplace(zero, 1.0), 1)
+    with pytest.raises(ValueError, match="is not the density of its draws"):
+        divergence(Delta(zero, event_dim=1), plane)
+    assert kl(plane, Delta(zero, event_dim=1)).value == math.inf
+
+
+def test_a_point_has_distances_if_no_density():
+    from pyro.distributions import Delta
+
+    # W_1 from 0 to N(0,1) is the mean of |Z|
+    estimate = wasserstein(Delta(torch.zeros(()).double()), normal(0.0, 1.0))
+    assert abs(estimate.value - math.sqrt(2 / math.pi)) < FALSE_ALARM * estimate.stderr
+    assert estimate.method == "monte carlo"
+
+
 def test_discrete_vectors_go_to_monte_carlo():
     p = Independent(Bernoulli(torch.tensor([0.2, 0.7]).double()), 1)
     q = Independent(Bernoulli(torch.tensor([0.5, 0.5]).double()), 1)
@@ -111,6 +133,13 @@ def test_mmd2_and_energy_of_laws_without_a_closed_form():
     assert abs(estimate.value - energy(p, q).value) < FALSE_ALARM * estimate.stderr
     same = mmd2(normal(0.0, 1.0), normal(0.0, 1.0), method="monte carlo", draws=20_000)
     assert abs(same.value) < FALSE_ALARM * same.stderr, "blocks keep the error right under equality"
+
+
+def test_a_kernel_of_the_user_is_averaged_over_blocks_too():
+    p, q = normal(0.0, 1.0), normal(1.0, 1.0)
+    ours = mmd2(p, q, RBF(1.0), method="monte carlo", draws=2000)
+    theirs = mmd2(p, q, lambda x, y: torch.exp(-((x - y.T) ** 2) / 2), method="monte carlo", draws=2000)
+    assert theirs.value == pytest.approx(ours.value, abs=1e-12)
 
 
 def test_wasserstein_of_a_discrete_and_a_continuous_law():

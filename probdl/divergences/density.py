@@ -123,6 +123,7 @@ def over_mixture(divergence: str, p: Distribution, q: Distribution, draws: int, 
     if math.isinf(value):
         return Estimate(value, 0.0, "monte carlo", n=2 * n, notes=("q has no density at a draw of p",))
     controls = [2 * torch.sigmoid(-d) - 1 for d in ratios]
+    _check_masses(controls)
     c = _slope(terms, controls)
     rest = [f - c * g for f, g in zip(terms, controls)]
     value = (rest[0].mean() + rest[1].mean()).item() / 2
@@ -135,6 +136,17 @@ def over_mixture(divergence: str, p: Distribution, q: Distribution, draws: int, 
         f"log p/q has a heavy tail under p (Pareto k-hat {k:.2f}): its variance may be infinite, so no error is given"
     )
     return Estimate(value, None, "monte carlo", n=2 * n, notes=(note,))
+
+
+def _check_masses(controls: list[Tensor]) -> None:
+    """Raise unless p/m − 1 averages 0 over draws from m, as it does for densities of the laws that are drawn."""
+    n = len(controls[0])
+    mean = (controls[0].mean() + controls[1].mean()).item() / 2
+    if abs(mean) > 6 * math.sqrt((controls[0].var() + controls[1].var()).item() / n) / 2 + 20 / n:
+        raise NotApplicable(
+            f"the log_prob of p or q is not the density of its draws: p/(p + q) averages {(1 + mean) / 2:.3g} over "
+            "draws from both, not 0.5. Atoms, as of a Delta, have no density: use wasserstein, mmd2 or energy."
+        )
 
 
 def _slope(terms: list[Tensor], controls: list[Tensor]) -> float:

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from probdl.divergences.distributions import log_density
 from probdl.divergences.estimate import Estimate
-from probdl.divergences.quadrature import FINE, edges_of, finish, integrate, legendre, line
+from probdl.divergences.quadrature import FINE, check_mass, edges_of, finish, integrate, legendre, line
 
 
 @lru_cache
@@ -89,7 +89,9 @@ def _refined(p: Distribution, q: Distribution) -> tuple[Distribution, Distributi
 
     # A heavy tail carries a tiny probability far away, so probabilities must be right in proportion in both tails.
     result = integrate(densities, edges_of(p, q), relative=1e-6)
-    return p, q, result.edges, (result.pieces.sum(0) - 1).abs().sum().item()
+    missing = (result.pieces.sum(0) - 1).abs().sum().item()
+    check_mass(missing)
+    return p, q, result.edges, missing
 
 
 def wasserstein(p: Distribution, q: Distribution, order: float) -> Estimate:

@@ -140,8 +140,7 @@ def finish(result: Integral, edges: Tensor, missing: float) -> Estimate:
     value = pieces.sum().item()
     if np.isnan(value):
         raise NotApplicable("the densities are NaN on a part of the line.")
-    if missing > 1e-6:
-        raise NotApplicable(f"quadrature lost {missing:.2g} of the probability.")
+    check_mass(missing)
     outer, outermost = _tails(edges, pieces)
     if value == torch.inf or (outermost > 1e-9 * abs(value) and outermost > 0.9 * outer):
         return Estimate(torch.inf, 0.0, "quadrature", notes=("the integral diverges: " + _where(value),))
@@ -151,6 +150,12 @@ def finish(result: Integral, edges: Tensor, missing: float) -> Estimate:
     if error > 1e-5 + 1e-3 * abs(value):
         raise NotApplicable(f"the error bound of quadrature, {error:.2g}, is too large.")
     return Estimate(value, error, "quadrature", notes=("stderr is a bound on the quadrature error",))
+
+
+def check_mass(missing: float) -> None:
+    """Raise unless both densities integrate to 1 over the pieces."""
+    if not missing <= 1e-6:
+        raise NotApplicable(f"quadrature missed {missing:.2g} of the probability.")
 
 
 def _where(value: float) -> str:
