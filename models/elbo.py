@@ -76,14 +76,14 @@ def importance_estimate(log_w: Tensor, shift: float) -> Estimate:
     value = log_w.logsumexp(0) - math.log(draws) + shift
     share = log_w.softmax(0).square().sum(0)
     stderr = ((draws * share - 1).clamp(min=0) / (draws - 1)).sqrt()
-    smallest = float(1 / share.max())
+    effective = 1 / share
     notes = [
-        f"{draws} importance draws from the encoder for each row; the smallest effective number of draws is "
-        f"{smallest:.1f}",
+        f"{draws} importance draws from the encoder for each row; effective number of draws: median "
+        f"{float(effective.median()):.1f}, smallest {float(effective.min()):.1f}",
         _mean_note(value, stderr),
     ]
-    if smallest < 10:
-        notes.append("below 10 the value of such a row is too low and its stderr too small: take more draws")
+    if poor := int((effective < min(10, draws / 2)).sum()):
+        notes.append(f"{poor} of {n} rows have few effective draws: their values are low, their stderr too small")
     return Estimate(value, stderr, "importance weighting", "lower bound", draws, tuple(notes))
 
 

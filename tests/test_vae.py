@@ -11,6 +11,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 import probdl
 from probdl.families import MeanFieldNormal, standard_normal_kl
 from probdl.models import VAE
+from probdl.models.elbo import importance_estimate
 from probdl.nn import MLP, seeded
 
 
@@ -120,6 +121,16 @@ def test_the_standard_error_is_the_spread_over_seeds(curve_vae):
     claimed = torch.stack([r.stderr for r in runs]).square().mean(0).sqrt()
     # The median over 40 rows of a ratio whose own relative error is 1/√120 = 9 %.
     assert 0.85 < (spread / claimed).median() < 1.15
+
+
+def test_the_standard_error_is_the_delta_method_s_and_few_effective_draws_are_counted():
+    w = torch.rand(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    w[0, 2] = 1e6  # one draw carries the third row
+    estimate = importance_estimate(w.log(), 2.0)
+    torch.testing.assert_close(estimate.value, w.mean(0).log() + 2)
+    torch.testing.assert_close(estimate.stderr, w.std(0) / (w.mean(0) * 50**0.5))
+    assert "smallest 1.0" in estimate.notes[0]
+    assert estimate.notes[-1].startswith("1 of 3 rows have few effective draws")
 
 
 def test_held_out_bound_is_at_most_the_held_out_likelihood(curve_vae):
