@@ -7,9 +7,11 @@ import torch
 from torch.distributions import (
     Bernoulli,
     Beta,
+    Binomial,
     Categorical,
     Exponential,
     Gamma,
+    Geometric,
     Independent,
     Laplace,
     LowRankMultivariateNormal,
@@ -178,6 +180,14 @@ def test_disjoint_supports_give_the_largest_values():
     p, q = uniform(0.0, 1.0), uniform(2.0, 3.0)
     assert [js(p, q).value, tv(p, q).value, hellinger2(p, q).value, kl(p, q).value] == [LOG2, 1.0, 1.0, math.inf]
     assert "do not overlap" in " ".join(js(p, q).notes)
+
+
+def test_discrete_laws_whose_ends_touch_share_an_atom():
+    two, shifted = Categorical(t(0.5, 0.5)), Binomial(1, t(0.5))
+    assert tv(two, shifted).value == pytest.approx(0.0, abs=1e-12)
+    point = Categorical(torch.ones(1, dtype=torch.float64))  # the atom 0 alone
+    assert tv(point, Geometric(t(0.5))).value == pytest.approx(0.5, abs=1e-11)
+    assert js(uniform(0.0, 1.0), uniform(1.0, 2.0)).value == LOG2
 
 
 def test_a_support_violation_is_an_infinite_kl_with_its_reason():

@@ -147,11 +147,11 @@ def discrepancy(kernel: Kernel, x: Draws, y: Draws, names: tuple[str, str], *not
     v, w = equal_weights(x.x, x.weights), equal_weights(y.x, y.weights)
     a, b = centred(x.x, y.x.to(x.x.device))
     result = u_statistic(kernel, a, b, v, w.to(v.device))
-    stderr: float | None = 2 * math.sqrt(spread(result.a, v) + spread(result.b, w.to(v.device)))
-    if stderr is None or result.value < CLEAR * stderr:
+    stderr = 2 * math.sqrt(spread(result.a, v) + spread(result.b, w.to(v.device)))
+    if result.value <= CLEAR * stderr:
         notes += (
             f"value/SE is below {CLEAR:g} (SE {stderr:.2g} to first order): near equality the estimator is not normal, "
             "so no interval; a permutation test tells the two apart",
         )
-        stderr = None
+        return Estimate(result.value, None, "u-statistic", n=x.n + y.n, notes=notes)
     return Estimate(result.value, stderr, "u-statistic", n=x.n + y.n, notes=notes)

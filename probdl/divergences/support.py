@@ -31,9 +31,11 @@ def outside(p: Distribution, q: Distribution) -> str:
 
 
 def disjoint(p: Distribution, q: Distribution) -> bool:
-    """Whether the supports are known not to overlap."""
+    """Whether the supports are known not to overlap; ends that touch share an atom if the laws are discrete."""
     (p_low, p_high), (q_low, q_high) = bounds(p), bounds(q)
-    return bool(((p_high <= q_low) | (q_high <= p_low)).any())
+    touching = torch.maximum(p_low, q_low) == torch.minimum(p_high, q_high)
+    beyond = torch.maximum(p_low, q_low) > torch.minimum(p_high, q_high)
+    return bool((beyond | (touching & (not is_discrete(p)))).any())
 
 
 def require_moment(p: Distribution, order: float, name: str, divergence: str) -> None:
