@@ -5,6 +5,7 @@ import subprocess
 import sys
 from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,7 +125,10 @@ def test_it_can_be_read_as_text_and_in_a_notebook():
 
 def test_the_picture_shows_every_divergence_and_its_reference():
     comparison = compare(normals(150, 2, 1), normals(150, 2, 2, 1.0))
-    ax = comparison.plot()
+    panels = comparison.plot().figure.axes
+    shown = [[label.get_text() for label in panel.get_yticklabels()] for panel in panels]
+    assert shown == [["wasserstein"], ["mmd2"], ["energy"]]
+    ax = comparison.plot(plt.figure().add_subplot())
     assert [label.get_text() for label in ax.get_yticklabels()] == ["wasserstein", "mmd2", "energy"]
     assert {text.get_text() for text in ax.get_legend().get_texts()} == {"estimate", "one distribution"}
     assert compare(Normal(0.0, 1.0), Cauchy(0.0, 1.0)).plot() is not ax

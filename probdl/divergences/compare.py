@@ -74,19 +74,25 @@ class Comparison:
         return pd.DataFrame.from_dict(records, orient="index").rename_axis("divergence")
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw each divergence with its 95 % interval, and below it the same-distribution reference ± 2 sd."""
+        """Draw each divergence with its 95 % interval, and below it the same-distribution reference ± 2 sd.
+
+        Args:
+            ax: where to draw them all on one scale; None gives each its own, since their units differ.
+
+        Returns:
+            The axes; of a new figure the first.
+        """
         from probdl import viz
 
         table = self.table
-        ax = viz.intervals(
-            list(table.index), table["value"], table["lower"], table["upper"], ax=ax, label="estimate", offset=-0.12
-        )
-        centre, reach = table["reference"], 2 * table["reference_sd"]
-        if bool((reach > 0).any()):
-            viz.intervals(
-                list(table.index), centre, centre - reach, centre + reach, ax=ax, label="one distribution", offset=0.12
-            )
-        return ax
+        if ax is not None:
+            return _draw(table, ax)
+        panels = viz.rows(len(table))
+        for panel, name in zip(panels, table.index):
+            _draw(table.loc[[name]], panel)
+        for panel in panels[1:]:
+            panel.get_legend().remove()
+        return panels[0]
 
     def __repr__(self) -> str:
         table = self.table.to_string(float_format=lambda v: f"{v:.4g}", na_rep="—")
@@ -198,6 +204,18 @@ def _splits(x: Draws, y: Draws, seed: int) -> list[tuple[Draws, Draws]]:
 
 def _weights(draws: Draws) -> torch.Tensor:
     return torch.full_like(draws.x[:, 0], 1 / draws.n) if draws.weights is None else draws.weights
+
+
+def _draw(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Draw the rows of the table on one scale."""
+    from probdl import viz
+
+    names = list(table.index)
+    viz.intervals(names, table["value"], table["lower"], table["upper"], ax=ax, label="estimate", offset=-0.12)
+    centre, reach = table["reference"], 2 * table["reference_sd"]
+    if bool((reach > 0).any()):
+        viz.intervals(names, centre, centre - reach, centre + reach, ax=ax, label="one distribution", offset=0.12)
+    return ax
 
 
 def _record(row: Row) -> dict[str, Any]:

@@ -41,6 +41,13 @@ def axes(ax: Axes | None, width: float = 6.0, height: float = 4.0) -> Axes:
     return ax
 
 
+def rows(n: int, width: float = 6.0, height: float = 0.9) -> list[Axes]:
+    """Return n axes one above another, each with its own scale, in a new figure; ``height`` inches each."""
+    import matplotlib.pyplot as plt
+
+    return list(plt.subplots(n, 1, figsize=(width, 0.4 + height * n), squeeze=False, layout="constrained")[1][:, 0])
+
+
 def tidy(ax: Axes) -> Axes:
     """Take away the two spines that carry no scale."""
     ax.spines[["top", "right"]].set_visible(False)
