@@ -82,12 +82,12 @@ class Comparison:
         Returns:
             The axes; of a new figure the first.
         """
-        from probdl import viz
+        from probdl.viz.style import rows
 
         table = self.table
         if ax is not None:
             return _draw(table, ax)
-        panels = viz.rows(len(table))
+        panels = rows(len(table))
         for panel, name in zip(panels, table.index):
             _draw(table.loc[[name]], panel)
         for panel in panels[1:]:
