@@ -79,7 +79,9 @@ def against(result, reference):
 def report(name, runs, reference):
     seconds = statistics.median(r["seconds"] for r in runs)
     gap, worst, ratio, low, high = against(runs[0], reference)
-    print(f"{name:<28}{seconds:>9.2f} s  {gap:>9.4f}  {worst:>9.4f}  {ratio:>9.4f}   {low:.4f} to {high:.4f}", flush=True)
+    print(
+        f"{name:<28}{seconds:>9.2f} s  {gap:>9.4f}  {worst:>9.4f}  {ratio:>9.4f}   {low:.4f} to {high:.4f}", flush=True
+    )
     return seconds
 
 
@@ -97,8 +99,9 @@ def main():
         print(json.dumps(run_pyro() if options.side == "pyro" else run_probdl(options.side)))
         return
     reference = fresh("long", options.threads)
-    print(f"Reference: NUTS, 4 × 2000 draws, R-hat {reference['rhat']:.4f}, smallest ESS {reference['ess']:.0f}; its own")
-    print(f"Monte Carlo error is {1 / reference['ess'] ** 0.5:.3f} sd in means, {0.7 / reference['ess'] ** 0.5:.1%} in sds.\n")
+    error = reference["ess"] ** -0.5
+    print(f"Reference: NUTS, 4 × 2000 draws, R-hat {reference['rhat']:.4f}, smallest ESS {reference['ess']:.0f};")
+    print(f"its own Monte Carlo error is {error:.3f} sd in means, {0.7 * error:.1%} in sds.\n")
     print(f"{'':<28}{'median':>11}  {'|Δm|/sd':>9}  {'largest':>9}  {'sd ratio':>9}   range")
     eps, pyros = [], []
     for i in range(max(options.ep_runs, options.pyro_runs)):  # interleaved, so that a drift meets both
