@@ -33,11 +33,13 @@ from probdl.divergences.kernels import RBF
 from probdl.divergences.losses import energy_loss, mmd2_loss
 from probdl.divergences.metrics import energy, mmd2, wasserstein
 from probdl.divergences.pareto import pareto_k
+from probdl.divergences.permutations import TwoSampleTest, two_sample_test
 
 __all__ = [
     "RBF",
     "Comparison",
     "Estimate",
+    "TwoSampleTest",
     "compare",
     "energy",
     "energy_loss",
@@ -48,5 +50,6 @@ __all__ = [
     "mmd2_loss",
     "pareto_k",
     "tv",
+    "two_sample_test",
     "wasserstein",
 ]
