@@ -33,6 +33,7 @@ from probdl.divergences.kernels import RBF
 from probdl.divergences.losses import energy_loss, mmd2_loss
 from probdl.divergences.metrics import energy, mmd2, wasserstein
 from probdl.divergences.pareto import pareto_k
+from probdl.divergences.sliced import sliced_wasserstein, sliced_wasserstein_loss
 from probdl.divergences.permutations import TwoSampleTest, two_sample_test
 
 __all__ = [
@@ -49,6 +50,8 @@ __all__ = [
     "mmd2",
     "mmd2_loss",
     "pareto_k",
+    "sliced_wasserstein",
+    "sliced_wasserstein_loss",
     "tv",
     "two_sample_test",
     "wasserstein",

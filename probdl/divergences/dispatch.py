@@ -51,6 +51,16 @@ def hold_pair(p: Any, q: Any, names: tuple[str, str] = ("p", "q")) -> tuple[Held
     return held[0], held[1]
 
 
+def hold_single(p: Any, q: Any, draws: int, names: tuple[str, str] = ("p", "q")) -> tuple[Any, Any]:
+    """Return what is held of both, of which distributions are single; ``draws`` are those of Monte Carlo."""
+    positive_integer(draws, "draws", least=100)
+    held = hold_pair(p, q, names)
+    for name, h in zip(names, held):
+        if isinstance(h, Distribution):
+            single(h, name)
+    return held
+
+
 def is_batch(p: Any, q: Any) -> bool:
     """Whether both are distributions and one of them is a batch of several."""
     both = isinstance(p, Distribution) and isinstance(q, Distribution)

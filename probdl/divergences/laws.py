@@ -57,9 +57,14 @@ def energy_by_quadrature(p: Distribution, q: Distribution) -> Estimate:
 def wasserstein_by_draws(p: Distribution, q: Distribution, order: float, draws: int, seed: int) -> Estimate:
     """Draw from both laws and solve transport between the draws."""
     n = draws if dimension(p) == 1 else min(draws, EXACT)
-    x, y = (Draws(draw(h, n, 2 * seed + side)) for side, h in enumerate((p, q)))
+    x, y = drawn(p, q, n, seed)
     how = "sorting" if dimension(p) == 1 else "exact transport"
     return transport.wasserstein(x, y, order, "monte carlo", seed, f"{how} of {n} draws of each")
+
+
+def drawn(p: Distribution, q: Distribution, n: int, seed: int) -> tuple[Draws, Draws]:
+    """Return n draws of each law."""
+    return Draws(draw(p, n, 2 * seed)), Draws(draw(q, n, 2 * seed + 1))
 
 
 def mmd2_by_draws(p: Distribution, q: Distribution, kernel: Kernel, draws: int, seed: int) -> Estimate:

@@ -37,7 +37,7 @@ def mmd2_loss(x: Tensor, y: Tensor, kernel: Kernel | None = None) -> Tensor:
         >>> round(loss.item(), 4), x.grad.flatten().round(decimals=3).tolist()
         (0.7689, [0.455, -1.045])
     """
-    x, y = _batches(x, y)
+    x, y = batches(x, y)
     return _dense(kernel or RBF(_median(x, y)), x, y)
 
 
@@ -62,10 +62,11 @@ def energy_loss(x: Tensor, y: Tensor) -> Tensor:
         >>> energy_loss(torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [3.0]]))
         tensor(2.)
     """
-    return _dense(negative_distance, *_batches(x, y))
+    return _dense(negative_distance, *batches(x, y))
 
 
-def _batches(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def batches(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """Return both batches as (n, d) about one common centre."""
     for name, batch in (("x", x), ("y", y)):
         if not isinstance(batch, Tensor) or not batch.is_floating_point():
             kind = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__

@@ -5,7 +5,6 @@ They need no density, so they take draws as well as distributions, and a discret
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +13,11 @@ from torch.distributions import Distribution
 
 from probdl.access import Draws
 from probdl.divergences import closed, kernels, laws, line, transport
-from probdl.divergences.dispatch import choose, draws_of, hold_pair, noted, positive_integer, single
+from probdl.divergences.dispatch import choose, draws_of, hold_single, noted
 from probdl.divergences.distributions import dimension
 from probdl.divergences.estimate import Estimate
 from probdl.divergences.kernels import RBF, Kernel, negative_distance
-from probdl.divergences.support import require_moment
+from probdl.divergences.support import require_moments
 
 NAMES = ("p", "q")
 
@@ -59,12 +58,10 @@ def wasserstein(
         >>> wasserstein([0.0, 1.0, 2.0, 4.0], [3.0, 5.0]).value
         2.25
     """
-    if isinstance(order, bool) or not isinstance(order, (int, float)) or not 1 <= order < math.inf:
-        raise ValueError(f"order must be a number of at least 1; got {order!r}.")
-    p, q = _held(p, q, draws)
+    transport.check_order(order)
+    p, q = hold_single(p, q, draws)
+    require_moments(p, q, order, "wasserstein")
     if isinstance(p, Distribution) and isinstance(q, Distribution):
-        for name, h in zip(NAMES, (p, q)):
-            require_moment(h, order, name, "wasserstein")
         methods: dict[str, Callable[[], Estimate]] = {
             "closed form": lambda: closed.wasserstein(p, q, order),
             "exact sum": lambda: laws.wasserstein_of_atoms(p, q, order),
@@ -72,9 +69,6 @@ def wasserstein(
             "monte carlo": lambda: laws.wasserstein_by_draws(p, q, order, draws, seed),
         }
         return choose(methods, method, "wasserstein")
-    for name, h in zip(NAMES, (p, q)):
-        if isinstance(h, Distribution):
-            require_moment(h, order, name, "wasserstein")
     x, y, notes = draws_of(p, q, NAMES, seed)
     return choose(_transports(x, y, order, seed, method, notes), method, "wasserstein")
 
@@ -123,7 +117,7 @@ def mmd2(
         >>> mmd2(Normal(0.0, 1.0), Normal(1.0, 1.0), RBF(1.0))
         0.177268 ± 0 (closed form)
     """
-    p, q = _held(p, q, draws)
+    p, q = hold_single(p, q, draws)
     if kernel is not None:
         _check_kernel(kernel, dimension(p) if isinstance(p, Distribution) else p.dim)
     if isinstance(p, Distribution) and isinstance(q, Distribution):
@@ -168,10 +162,8 @@ def energy(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 
         >>> energy(Normal(0.0, 1.0), Normal(1.0, 2.0))
         0.534105 ± 0 (closed form)
     """
-    p, q = _held(p, q, draws)
-    for name, h in zip(NAMES, (p, q)):
-        if isinstance(h, Distribution):
-            require_moment(h, 1, name, "energy")
+    p, q = hold_single(p, q, draws)
+    require_moments(p, q, 1, "energy")
     if isinstance(p, Distribution) and isinstance(q, Distribution):
         methods: dict[str, Callable[[], Estimate]] = {
             "closed form": lambda: closed.energy(p, q),
@@ -184,15 +176,6 @@ def energy(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 
     return choose(
         {"u-statistic": lambda: kernels.discrepancy(negative_distance, x, y, NAMES, *notes)}, method, "energy"
     )
-
-
-def _held(p: Any, q: Any, draws: int) -> tuple[Any, Any]:
-    positive_integer(draws, "draws", least=100)
-    held = hold_pair(p, q, NAMES)
-    for name, h in zip(NAMES, held):
-        if isinstance(h, Distribution):
-            single(h, name)
-    return held
 
 
 def _kernel(kernel: Kernel | None, x: Draws, y: Draws, seed: int) -> tuple[Kernel, tuple[str, ...]]:

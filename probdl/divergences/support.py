@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.distributions import Distribution, Independent, MixtureSameFamily, TransformedDistribution
 
@@ -53,6 +55,13 @@ def require_moment(p: Distribution, order: float, name: str, divergence: str) ->
             f"{divergence} needs a finite moment of order {order:g}, which {name} ({type(base).__name__}) lacks. "
             "Use js, tv, hellinger2, or mmd2 with a bounded kernel."
         )
+
+
+def require_moments(p: Any, q: Any, order: float, divergence: str) -> None:
+    """Raise unless each of the two that is a distribution has a finite moment of the order."""
+    for name, h in (("p", p), ("q", q)):
+        if isinstance(h, Distribution):
+            require_moment(h, order, name, divergence)
 
 
 def _finite(p: Distribution, moment: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,45 +15,13 @@ from probdl.divergences.dispatch import NotApplicable
 from probdl.divergences.distributions import seeded
 from probdl.divergences.estimate import Estimate
 from probdl.divergences.kernels import centred, distances, equal_weights, spread
+from probdl.divergences.sorting import Plan, sorted_plan
 from probdl.errors import ConvergenceError
 
 MOST = 5000  # draws of each side that "auto" passes to the exact solver
 LARGEST = 20_000  # a cost matrix of 3.2 GB
 PIVOTS = 2**31 - 1  # so many that the cap is not met; POT's default is, silently
 HALF = 500  # draws in each half of the same-distribution baseline
-
-
-class Plan(NamedTuple):
-    """The optimal cost Σ πᵢⱼ |xᵢ − yⱼ|^p and the dual potentials u (n,) and v (m,)."""
-
-    cost: float
-    u: Tensor
-    v: Tensor
-
-
-def sorted_plan(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float) -> Plan:
-    """Solve transport on the line by merging the two sorted lists of quantiles; n log n."""
-    (x, i), (y, j) = x.sort(), y.sort()
-    below_x, below_y = v[i].cumsum(0), w[j].cumsum(0)
-    below_x[-1] = below_y[-1] = 1.0
-    levels = torch.cat([below_x, below_y]).sort().values
-    at_x = x[torch.searchsorted(below_x, levels).clamp_max(len(x) - 1)]
-    at_y = y[torch.searchsorted(below_y, levels).clamp_max(len(y) - 1)]
-    step = torch.diff(levels, prepend=levels.new_zeros(1))
-    cost = (step * (at_x - at_y).abs() ** order).sum().item()
-    return Plan(cost, _potential(x, y, below_x, below_y, i, order), _potential(y, x, below_y, below_x, j, order))
-
-
-def _potential(x: Tensor, y: Tensor, below_x: Tensor, below_y: Tensor, at: Tensor, order: float) -> Tensor:
-    """Return dual potentials of the sorted x, put back in the order of the draws.
-
-    Where xᵢ ends and xᵢ₊₁ begins, both meet the same y, so the potential rises by the difference of the two costs.
-    """
-    meets = y[torch.searchsorted(below_y, below_x[:-1]).clamp_max(len(y) - 1)]
-    rise = (x[1:] - meets).abs() ** order - (x[:-1] - meets).abs() ** order
-    potential = torch.empty_like(x)
-    potential[at] = torch.cat([rise.new_zeros(1), rise.cumsum(0)])
-    return potential
 
 
 def exact_plan(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float) -> Plan:
@@ -82,6 +50,12 @@ def plan(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float) -> Plan:
     if x.shape[1] == 1:
         return sorted_plan(x[:, 0], y[:, 0], v, w, order)
     return exact_plan(x, y, v, w, order)
+
+
+def check_order(order: Any) -> None:
+    """Raise a ValueError unless the order is a number of at least 1."""
+    if isinstance(order, bool) or not isinstance(order, (int, float)) or not 1 <= order < math.inf:
+        raise ValueError(f"order must be a number of at least 1; got {order!r}.")
 
 
 def root(cost: float, order: float) -> float:
