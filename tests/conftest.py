@@ -1,5 +1,7 @@
 """Options of the tests: --device, --dtype, --slow; float64 unless a test says otherwise."""
 
+import signal
+
 import matplotlib
 import pytest
 import torch
@@ -32,6 +34,14 @@ def device(request):
 @pytest.fixture(scope="session")
 def dtype(request):
     return getattr(torch, request.config.getoption("--dtype"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible():
+    """Let Ctrl-C interrupt: a shell that starts the tests in the background makes its children ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
