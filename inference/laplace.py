@@ -140,7 +140,15 @@ def _finite_or_uphill(value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 def _finite_or_identity(matrix: Tensor) -> Tensor:
     """The Hessian; where it overflows, the step is turned down and any finite matrix will do."""
-    return matrix if _is_tame(matrix) else torch.eye(len(matrix)).to(matrix)
+    if not _is_tame(matrix):
+        return torch.eye(len(matrix)).to(matrix)
+    curvatures = torch.linalg.eigvalsh(matrix).abs()
+    if curvatures.max() > 1e24 * curvatures.min().clamp(min=1.0):  # SciPy before 1.17 never returns from there
+        raise ConvergenceError(
+            f"Laplace: no mode found; on the way the curvature ranges from {curvatures.min():.2g} to "
+            f"{curvatures.max():.2g}. The posterior may have no maximum: reparameterise it, or use method='nuts'."
+        )
+    return matrix
 
 
 def _is_tame(x: Tensor) -> bool:
