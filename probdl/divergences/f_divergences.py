@@ -1,14 +1,29 @@
-r"""Divergences of two densities, :math:`\int f(p, q)`: Kullback-Leibler, Jensen-Shannon, total variation, Hellinger."""
+r"""Divergences of two densities, :math:`\int f(p, q)`: Kullback-Leibler, Jensen-Shannon, total variation, Hellinger.
+
+Where densities are held they are used; from draws, neighbours or a classifier stand in for them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, kl_divergence
 
-from probdl.divergences import closed, density, quadrature
-from probdl.divergences.dispatch import choose, densities, hold_pair, is_batch, positive_integer
+from probdl.access import Draws, LogDensity
+from probdl.divergences import classifiers, closed, density, neighbours, quadrature, unnormalised
+from probdl.divergences.dispatch import (
+    Held,
+    NotApplicable,
+    choose,
+    densities,
+    draws_of,
+    hold_pair,
+    hold_single,
+    is_batch,
+)
+from probdl.divergences.distributions import is_discrete
 from probdl.divergences.estimate import Estimate
 from probdl.divergences.gaussian import along_one_direction
 
@@ -19,24 +34,31 @@ def kl(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 100_
     .. math:: KL(p\|q) = \int p(x) \log\frac{p(x)}{q(x)}\,dx
 
     Args:
-        p: a ``torch.distributions.Distribution``.
-        q: another, over as many coordinates.
-        method: "closed form", "exact sum" (discrete), "quadrature" (on the line), "monte carlo", or "auto" for the
-            first of these that applies.
-        seed: seeds the draws of Monte Carlo; torch's own generators are left as they were.
+        p: a ``torch.distributions.Distribution``, or draws of shape (n, d) or (n,), weighted as ``probdl.Draws``.
+        q: another, over as many coordinates; or a ``probdl.LogDensity``.
+        method: for two distributions "closed form", "exact sum" (discrete), "quadrature" (on the line) or "monte
+            carlo"; with draws "nearest neighbours" (first up to 3 columns) or "classifier" (first above, and for
+            weighted draws); "auto" takes the first that applies.
+        seed: seeds whatever is drawn and fitted; torch's own generators are left as they were.
         draws: the number of draws of Monte Carlo, half from each side.
 
     Returns:
-        An ``Estimate`` in nats, not negative; infinite, with the reason in ``notes``, where q has no density on a
-        set that p charges. Under quadrature ``stderr`` is a bound on the error. Monte Carlo draws half from p and half
-        from q, so that ratios to their mixture are bounded; its ``stderr`` is None where log p/q has a heavy tail.
-        A batch of distributions with a closed form gives one value for each.
+        An ``Estimate`` in nats; infinite, with the reason in ``notes``, where q has no density on a set that p
+        charges. Under quadrature ``stderr`` is a bound on the error. Monte Carlo draws half from p and half from q, so
+        that ratios to their mixture are bounded; its ``stderr`` is None where log p/q has a heavy tail. A batch of
+        distributions with a closed form gives one value for each.
+
+        From draws, the interval of nearest neighbours leaves out their bias (target "expected estimate"), which
+        ``notes`` show by half of the draws; a density that is known is used as it is. The classifier gives a held-out
+        lower bound, or, where p/q has no variance under q, the mean log-ratio without an error. Either may be
+        negative. Against a ``LogDensity`` that is not normalised the value is KL − log Z, target "approximation".
 
     Raises:
-        ValueError: if draws are passed, a discrete law meets a continuous one, sizes differ, or the method is unknown.
+        ValueError: for bad or tied draws, a discrete law against a continuous one, sizes that differ, unknown methods.
 
     Source:
-        Kullback and Leibler (1951), Annals of Mathematical Statistics 22(1).
+        Kullback and Leibler (1951), Annals of Mathematical Statistics 22(1); Wang, Kulkarni and Verdú (2009), IEEE
+        Transactions on Information Theory 55(5); Nguyen, Wainwright and Jordan (2010), the same, 56(11).
 
     Example:
         >>> from torch.distributions import Normal
@@ -54,14 +76,15 @@ def js(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 100_
     .. math:: JS(p, q) = \tfrac12 KL(p\|m) + \tfrac12 KL(q\|m), \quad m = \tfrac12(p + q)
 
     Args:
-        p: a ``torch.distributions.Distribution``.
+        p: a ``torch.distributions.Distribution``, or draws of shape (n, d) or (n,), weighted as ``probdl.Draws``.
         q: another, over as many coordinates.
-        method: as in :func:`kl`.
-        seed: seeds the draws of Monte Carlo.
+        method: as in :func:`kl`; with draws "classifier".
+        seed: seeds whatever is drawn and fitted.
         draws: the number of draws of Monte Carlo, half from each side.
 
     Returns:
-        An ``Estimate`` in nats, between 0 and log 2.
+        An ``Estimate`` in nats, between 0 and log 2. From draws: log 2 less the held-out log-loss of a classifier, as
+        at the optimum of a GAN's discriminator: target "lower bound", and it may be negative.
 
     Raises:
         ValueError: as :func:`kl`.
@@ -83,14 +106,15 @@ def tv(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 100_
     .. math:: TV(P, Q) = \sup_A |P(A) - Q(A)| = \tfrac12 \int |p(x) - q(x)|\,dx
 
     Args:
-        p: a ``torch.distributions.Distribution``.
+        p: a ``torch.distributions.Distribution``, or draws of shape (n, d) or (n,), weighted as ``probdl.Draws``.
         q: another, over as many coordinates.
-        method: as in :func:`kl`.
-        seed: seeds the draws of Monte Carlo.
+        method: as in :func:`kl`; with draws "classifier".
+        seed: seeds whatever is drawn and fitted.
         draws: the number of draws of Monte Carlo, half from each side.
 
     Returns:
-        An ``Estimate`` between 0 and 1.
+        An ``Estimate`` between 0 and 1. From draws: 2·accuracy − 1 of a classifier on held-out draws, the sides
+        weighing the same, with a binomial error: target "lower bound", and it may be negative.
 
     Raises:
         ValueError: as :func:`kl`.
@@ -112,14 +136,15 @@ def hellinger2(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: in
     .. math:: H^2(p, q) = 1 - \int \sqrt{p(x)\,q(x)}\,dx
 
     Args:
-        p: a ``torch.distributions.Distribution``.
+        p: a ``torch.distributions.Distribution``, or draws of shape (n, d) or (n,), weighted as ``probdl.Draws``.
         q: another, over as many coordinates.
-        method: as in :func:`kl`.
-        seed: seeds the draws of Monte Carlo.
+        method: as in :func:`kl`; with draws "classifier".
+        seed: seeds whatever is drawn and fitted.
         draws: the number of draws of Monte Carlo, half from each side.
 
     Returns:
-        An ``Estimate`` between 0 and 1.
+        An ``Estimate`` between 0 and 1. From draws: a lower bound at a classifier's held-out logits f,
+        :math:`1 - \tfrac12 E_p e^{-f/2} - \tfrac12 E_q e^{f/2}`, which may be negative.
 
     Raises:
         ValueError: as :func:`kl`.
@@ -136,8 +161,10 @@ def hellinger2(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: in
 
 
 def _between(divergence: str, p: Any, q: Any, method: str, seed: int, draws: int) -> Estimate:
-    p, q = densities(p, q, divergence)
-    positive_integer(draws, "draws", least=100)
+    held = hold_single(p, q, draws)
+    if not all(isinstance(h, Distribution) for h in held):
+        return _from_draws(divergence, *held, method, seed, draws)
+    p, q = densities(*held, divergence)
 
     def by_quadrature() -> Estimate:
         return quadrature.f_divergence(density.INTEGRANDS[divergence], *along_one_direction(p, q))
@@ -149,6 +176,43 @@ def _between(divergence: str, p: Any, q: Any, method: str, seed: int, draws: int
         "monte carlo": lambda: density.over_mixture(divergence, p, q, draws, seed),
     }
     return choose(methods, method, divergence)
+
+
+def _from_draws(divergence: str, p: Held, q: Held, method: str, seed: int, draws: int) -> Estimate:
+    """Draws of one side at least, or a log-density; "auto" takes the first method and lets its errors stand."""
+    _check_log_densities(divergence, p, q)
+    assert not isinstance(p, LogDensity)
+    methods: dict[str, Callable[[], Estimate]] = {}
+    if divergence == "kl":
+        methods["nearest neighbours"] = lambda: neighbours.kl(p, q, seed)
+    if not isinstance(q, LogDensity):
+        methods["classifier"] = lambda: _by_classifier(divergence, p, q, seed)
+    if isinstance(p, Distribution) and isinstance(q, LogDensity):
+        methods = {"monte carlo": lambda: unnormalised.kl(p, q, draws, seed)}
+    first = next(iter(methods)) if _suits_neighbours(p, q) else list(methods)[-1]
+    return choose(methods, first if method == "auto" else method, divergence)
+
+
+def _suits_neighbours(p: Held, q: Held) -> bool:
+    """Whether there are few columns, no weights and no discrete law."""
+    discrete = any(isinstance(h, Distribution) and is_discrete(h) for h in (p, q))
+    weighted = any(isinstance(h, Draws) and h.weights is not None for h in (p, q))
+    few = all(h.dim <= neighbours.FEW for h in (p, q) if not isinstance(h, Distribution))
+    return few and not discrete and not weighted
+
+
+def _check_log_densities(divergence: str, p: Held, q: Held) -> None:
+    if isinstance(p, LogDensity) or (isinstance(q, LogDensity) and divergence != "kl"):
+        name = "p" if isinstance(p, LogDensity) else "q"
+        raise NotApplicable(
+            f"{name} is a LogDensity, which gives no draws, and {divergence} needs draws of it or a distribution. "
+            "kl(p, q) takes a LogDensity for q; ksd2(draws, log_density) compares draws with one."
+        )
+
+
+def _by_classifier(divergence: str, p: Held, q: Held, seed: int) -> Estimate:
+    x, y, notes = draws_of(p, q, ("p", "q"), seed)
+    return classifiers.estimate(divergence, x, y, ("p", "q"), seed, *notes)
 
 
 def _batch(p: Any, q: Any, method: str) -> Estimate:
