@@ -144,14 +144,6 @@ def test_above_two_dimensions_the_notes_tell_the_bias():
     assert low < 0.5, "half of the self-distances takes most of the bias away"
 
 
-def test_too_many_draws_are_subsampled_and_the_note_says_so(monkeypatch):
-    monkeypatch.setattr(transport, "MOST", 100)
-    estimate = wasserstein(normals(300, 2, 1), normals(80, 2, 2))
-    assert estimate.n == 180
-    assert "100 of the 300 draws of p were used" in " ".join(estimate.notes)
-    assert wasserstein(normals(300, 2, 1), normals(80, 2, 2), method="exact transport").n == 380
-
-
 def test_a_cost_matrix_beyond_memory_is_refused_with_advice(monkeypatch):
     monkeypatch.setattr(transport, "LARGEST", 50)
     with pytest.raises(ValueError, match="pass at most 50 draws"):

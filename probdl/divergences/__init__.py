@@ -27,14 +27,15 @@ The rooms: ``f_divergences`` and ``metrics`` hold the public functions, ``dispat
 """
 
 from probdl.divergences.compare import Comparison, compare
+from probdl.divergences.debiased import sinkhorn, sinkhorn_loss
 from probdl.divergences.estimate import Estimate
 from probdl.divergences.f_divergences import hellinger2, js, kl, tv
 from probdl.divergences.kernels import RBF
 from probdl.divergences.losses import energy_loss, mmd2_loss
 from probdl.divergences.metrics import energy, mmd2, wasserstein
 from probdl.divergences.pareto import pareto_k
-from probdl.divergences.sliced import sliced_wasserstein, sliced_wasserstein_loss
 from probdl.divergences.permutations import TwoSampleTest, two_sample_test
+from probdl.divergences.sliced import sliced_wasserstein, sliced_wasserstein_loss
 
 __all__ = [
     "RBF",
@@ -50,6 +51,8 @@ __all__ = [
     "mmd2",
     "mmd2_loss",
     "pareto_k",
+    "sinkhorn",
+    "sinkhorn_loss",
     "sliced_wasserstein",
     "sliced_wasserstein_loss",
     "tv",

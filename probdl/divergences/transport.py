@@ -18,7 +18,7 @@ from probdl.divergences.kernels import centred, distances, equal_weights, spread
 from probdl.divergences.sorting import Plan, sorted_plan
 from probdl.errors import ConvergenceError
 
-MOST = 5000  # draws of each side that "auto" passes to the exact solver
+MOST = 5000  # draws of each side for which "auto" takes the exact solver
 LARGEST = 20_000  # a cost matrix of 3.2 GB
 PIVOTS = 2**31 - 1  # so many that the cap is not met; POT's default is, silently
 HALF = 500  # draws in each half of the same-distribution baseline
@@ -31,7 +31,7 @@ def exact_plan(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float) -> Plan
     if max(len(x), len(y)) > LARGEST:
         raise NotApplicable(
             f"exact transport of {len(x)} and {len(y)} draws needs a cost matrix of {8e-9 * len(x) * len(y):.0f} GB; "
-            f"pass at most {LARGEST} draws of each."
+            f"pass at most {LARGEST} draws of each, or method='sinkhorn'."
         )
     cost = distances(x, y) ** order
     weights = [np.ascontiguousarray(a.cpu().numpy()) for a in (v, w)]
@@ -131,11 +131,11 @@ def _bracket(halves: Halves | None, order: float, cost: float) -> tuple[str, ...
     )
 
 
-def subsample(x: Draws, most: int, seed: int, name: str) -> tuple[Draws, tuple[str, ...]]:
+def subsample(x: Draws, most: int, seed: int, name: str, method: str) -> tuple[Draws, tuple[str, ...]]:
     """Return at most ``most`` random rows."""
     if x.n <= most:
         return x, ()
     with seeded(seed):
         rows = torch.randperm(x.n)[:most].to(x.x.device)
     part = Draws(x.x[rows], None if x.weights is None else x.weights[rows], name=name)
-    return part, (f"{most} of the {x.n} draws of {name} were used, at random; method='exact transport' uses all",)
+    return part, (f"{most} of the {x.n} draws of {name} were used, at random; method={method!r} uses all",)
