@@ -35,6 +35,7 @@ from probdl.divergences.losses import energy_loss, mmd2_loss
 from probdl.divergences.metrics import energy, mmd2, wasserstein
 from probdl.divergences.pareto import pareto_k
 from probdl.divergences.permutations import TwoSampleTest, two_sample_test
+from probdl.divergences.power_divergences import chi2, renyi
 from probdl.divergences.sliced import sliced_wasserstein, sliced_wasserstein_loss
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Comparison",
     "Estimate",
     "TwoSampleTest",
+    "chi2",
     "compare",
     "energy",
     "energy_loss",
@@ -51,6 +53,7 @@ __all__ = [
     "mmd2",
     "mmd2_loss",
     "pareto_k",
+    "renyi",
     "sinkhorn",
     "sinkhorn_loss",
     "sliced_wasserstein",

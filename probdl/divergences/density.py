@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,11 +99,16 @@ def _lattice(p: Distribution, q: Distribution) -> Tensor:
 
 def exact_sum(divergence: str, p: Distribution, q: Distribution) -> Estimate:
     """Sum a divergence of two discrete laws over their atoms."""
+    return sum_over_atoms(INTEGRANDS[divergence], p, q)
+
+
+def sum_over_atoms(integrand: Callable[[Tensor, Tensor], Tensor], p: Distribution, q: Distribution) -> Estimate:
+    """Sum a function of the two log-probabilities over the atoms of two discrete laws."""
     p, q = double(p, "cpu"), double(q, "cpu")
     x = atoms(p, q)
     log_p, log_q = log_density(p, x), log_density(q, x)
     missing = max(0.0, 2 - (log_p.exp().sum() + log_q.exp().sum()).item())
-    value = INTEGRANDS[divergence](log_p, log_q).sum().item()
+    value = integrand(log_p, log_q).sum().item()
     notes: tuple[str, ...] = ("q has no probability on an atom of p",) if value == torch.inf else ()
     if missing > 1e-14:
         notes += (f"atoms with probability {missing:.1g} in all were left out",)
@@ -110,7 +116,37 @@ def exact_sum(divergence: str, p: Distribution, q: Distribution) -> Estimate:
 
 
 def over_mixture(divergence: str, p: Distribution, q: Distribution, draws: int, seed: int) -> Estimate:
-    r"""Estimate a divergence by draws from the mixture m = (p + q)/2, half of them from each side.
+    """Estimate a divergence by draws from the mixture m = (p + q)/2."""
+    mean = mixture_mean(OVER_MIXTURE[divergence], p, q, draws, seed)
+    if math.isinf(mean.value):
+        return Estimate(mean.value, 0.0, "monte carlo", n=mean.n, notes=("q has no density at a draw of p",))
+    # Only the upper tail of log p/q can be heavy: P(q/p > t) ≤ 1/t under p.
+    if divergence != "kl" or mean.k < 0.5:
+        return Estimate(mean.value, mean.stderr, "monte carlo", n=mean.n)
+    note = (
+        f"log p/q has a heavy tail under p (Pareto k-hat {mean.k:.2f}): its variance may be infinite, so no error is "
+        "given"
+    )
+    return Estimate(mean.value, None, "monte carlo", n=mean.n, notes=(note,))
+
+
+class Mean(NamedTuple):
+    """A mean over draws from the mixture, its standard error, and the terms that p's draws gave."""
+
+    value: float
+    stderr: float
+    terms: Tensor
+    ratios: Tensor
+    n: int
+
+    @property
+    def k(self) -> float:
+        """The Pareto k-hat of what is averaged."""
+        return pareto_k(self.terms.clamp_min(0).log())
+
+
+def mixture_mean(of: Callable[[Tensor], Tensor], p: Distribution, q: Distribution, draws: int, seed: int) -> Mean:
+    r"""Average a function of d = log q − log p over draws from the mixture m = (p + q)/2, half from each side.
 
     The density ratios p/m and q/m are at most 2, so p/m − 1, whose mean is 0, is a control variate without heavy
     tails: unlike q/p − 1 under p, it needs no p that dominates q. Source: Owen and Zhou (2000), JASA 95(449).
@@ -118,24 +154,17 @@ def over_mixture(divergence: str, p: Distribution, q: Distribution, draws: int, 
     n = draws // 2
     sides = [draw(h, n, 2 * seed + side) for side, h in enumerate((p, q))]
     ratios = [log_ratio(log_density(p, x), log_density(q, x)) for x in sides]
-    terms = [OVER_MIXTURE[divergence](d) for d in ratios]
+    terms = [of(d) for d in ratios]
     value = (terms[0].mean() + terms[1].mean()).item() / 2
     if math.isinf(value):
-        return Estimate(value, 0.0, "monte carlo", n=2 * n, notes=("q has no density at a draw of p",))
+        return Mean(value, 0.0, terms[0], ratios[0], 2 * n)
     controls = [2 * torch.sigmoid(-d) - 1 for d in ratios]
     _check_masses(controls)
     c = _slope(terms, controls)
     rest = [f - c * g for f, g in zip(terms, controls)]
     value = (rest[0].mean() + rest[1].mean()).item() / 2
     stderr = math.sqrt((rest[0].var() + rest[1].var()).item() / n) / 2
-    # Only the upper tail of log p/q can be heavy: P(q/p > t) ≤ 1/t under p.
-    k = pareto_k((-ratios[0]).clamp_min(0).log()) if divergence == "kl" else 0.0
-    if k < 0.5:
-        return Estimate(value, stderr, "monte carlo", n=2 * n)
-    note = (
-        f"log p/q has a heavy tail under p (Pareto k-hat {k:.2f}): its variance may be infinite, so no error is given"
-    )
-    return Estimate(value, None, "monte carlo", n=2 * n, notes=(note,))
+    return Mean(value, stderr, terms[0], ratios[0], 2 * n)
 
 
 def _check_masses(controls: list[Tensor]) -> None:

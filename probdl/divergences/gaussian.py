@@ -162,3 +162,16 @@ def sinkhorn(p: Gaussian, q: Gaussian, epsilon: float) -> float:
     """Return the debiased Sinkhorn divergence under |x − y|²."""
     own = (entropic_cost(p, p, epsilon) + entropic_cost(q, q, epsilon)) / 2
     return entropic_cost(p, q, epsilon) - own
+
+
+def renyi(p: Gaussian, q: Gaussian, alpha: float) -> float:
+    """Return the Rényi divergence; infinite where αS₂ + (1 − α)S₁ is not positive definite.
+
+    Source: Gil, Alajaji and Linder (2013), Rényi divergence measures for commonly used univariate continuous
+    distributions, Information Sciences 249.
+    """
+    mixed = alpha * q.covariance + (1 - alpha) * p.covariance
+    if torch.linalg.eigvalsh(mixed)[0] <= 0:
+        return math.inf
+    logs = log_det(mixed) - (1 - alpha) * log_det(p.covariance) - alpha * log_det(q.covariance)
+    return alpha * mahalanobis(p, q, mixed) ** 2 / 2 - logs / (2 * (alpha - 1))
