@@ -50,8 +50,8 @@ class Comparison:
         >>> comparison = compare(Normal(0.0, 1.0), Normal(1.0, 1.0))
         >>> comparison.estimates["kl"]
         0.5 ± 0 (closed form)
-        >>> comparison.table.loc["tv", "value"].round(4)
-        np.float64(0.3829)
+        >>> round(float(comparison.table.loc["tv", "value"]), 4)
+        0.3829
     """
 
     rows: dict[str, Row]
@@ -90,8 +90,8 @@ class Comparison:
         panels = rows(len(table))
         for panel, name in zip(panels, table.index):
             _draw(table.loc[[name]], panel)
-        for panel in panels[1:]:
-            panel.get_legend().remove()
+        for legend in filter(None, (panel.get_legend() for panel in panels[1:])):
+            legend.remove()
         return panels[0]
 
     def __repr__(self) -> str:
