@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from probdl.access import Draws
+from probdl.divergences.absolute import absolute_sums
 from probdl.divergences.dispatch import NotApplicable
 from probdl.divergences.distributions import seeded
 from probdl.divergences.estimate import Estimate
@@ -33,6 +35,21 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist" if direct else "use_mm_for_euclid_dist")
 
 
+def _checked(bandwidth: float | Sequence[float]) -> tuple[float, ...]:
+    """Return the bandwidths, or raise a ValueError unless all are positive and finite."""
+    several = isinstance(bandwidth, Sequence) and not isinstance(bandwidth, str)
+    values = bandwidth if several else (bandwidth,)
+    numbers = all(isinstance(b, Real) and not isinstance(b, bool) for b in values)
+    if not values or not numbers or not all(math.isfinite(b) and b > 0 for b in values):
+        raise ValueError(f"bandwidth must be positive and finite; got {bandwidth!r}.")
+    return tuple(float(b) for b in values)
+
+
+def _mean(terms: Iterable[Tensor]) -> Tensor:
+    first, *others = terms
+    return sum(others, first) / (1 + len(others)) if others else first
+
+
 @dataclass(frozen=True)
 class RBF:
     r"""The Gaussian kernel :math:`k(x, y) = \exp(-|x - y|^2 / 2\ell^2)`, or the mean of several.
@@ -53,20 +70,68 @@ class RBF:
     bandwidth: float | Sequence[float]
 
     def __post_init__(self) -> None:
-        if not self.bandwidths or not all(math.isfinite(b) and b > 0 for b in self.bandwidths):
-            raise ValueError(f"bandwidth must be positive and finite; got {self.bandwidth!r}.")
+        _checked(self.bandwidth)
 
     @property
     def bandwidths(self) -> tuple[float, ...]:
         """All bandwidths."""
-        several = isinstance(self.bandwidth, Sequence)
-        return tuple(float(b) for b in self.bandwidth) if several else (float(self.bandwidth),)  # type: ignore
+        return _checked(self.bandwidth)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix (n, m)."""
-        squared = distances(x, y).square()
-        first, *others = (squared.mul(-0.5 / b**2).exp() for b in self.bandwidths)
-        return sum(others, first) / len(self.bandwidths) if others else first
+        squared = squares(x, y)
+        return _mean(squared.mul(-0.5 / b**2).exp() for b in self.bandwidths)
+
+    def radial(self, squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return k and its first two derivatives in the squared distance."""
+        grams = [(-0.5 / b**2, squared.mul(-0.5 / b**2).exp()) for b in self.bandwidths]
+        value, first, second = (_mean(c**power * gram for c, gram in grams) for power in range(3))
+        return value, first, second
+
+
+@dataclass(frozen=True)
+class InverseMultiquadratic:
+    r"""The kernel :math:`k(x, y) = (1 + |x - y|^2 / \ell^2)^{-1/2}`, or the mean of several.
+
+    Args:
+        bandwidth: :math:`\ell > 0`, in the unit of the data; several are averaged.
+
+    Raises:
+        ValueError: if a bandwidth is not positive and finite.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+        >>> InverseMultiquadratic(1.0)(x, x)
+        tensor([[1.0000, 0.7071],
+                [0.7071, 1.0000]], dtype=torch.float64)
+    """
+
+    bandwidth: float | Sequence[float]
+
+    def __post_init__(self) -> None:
+        _checked(self.bandwidth)
+
+    @property
+    def bandwidths(self) -> tuple[float, ...]:
+        """All bandwidths."""
+        return _checked(self.bandwidth)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the Gram matrix (n, m)."""
+        squared = squares(x, y)
+        return _mean(squared.mul(1 / b**2).add(1).rsqrt() for b in self.bandwidths)
+
+    def radial(self, squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return k and its first two derivatives in the squared distance."""
+        grams = [(1 / b**2, squared.mul(1 / b**2).add(1).rsqrt()) for b in self.bandwidths]
+        first = _mean(-0.5 * c * gram**3 for c, gram in grams)
+        second = _mean(0.75 * c * c * gram**5 for c, gram in grams)
+        return _mean(gram for _, gram in grams), first, second
+
+
+def squares(x: Tensor, y: Tensor) -> Tensor:
+    """Return squared Euclidean distances (n, m)."""
+    return distances(x, y).square()
 
 
 def negative_distance(x: Tensor, y: Tensor) -> Tensor:
@@ -74,7 +139,7 @@ def negative_distance(x: Tensor, y: Tensor) -> Tensor:
     return -distances(x, y)
 
 
-def median_bandwidth(x: Tensor, y: Tensor, seed: int, most: int = 2000) -> float:
+def median_bandwidth(x: Tensor, y: Tensor, seed: int, most: int = 2000, like: str = "RBF(bandwidth)") -> float:
     """Return the median distance between different points of the pooled draws, of at most ``most`` of them."""
     pooled = torch.cat([x, y])
     if len(pooled) > most:
@@ -83,7 +148,7 @@ def median_bandwidth(x: Tensor, y: Tensor, seed: int, most: int = 2000) -> float
     apart = torch.nn.functional.pdist(pooled)
     apart = apart[apart > 0]
     if len(apart) == 0:
-        raise NotApplicable("all draws are equal, so no bandwidth can be had from them; pass kernel=RBF(bandwidth).")
+        raise NotApplicable(f"all draws are equal, so no bandwidth can be had from them; pass kernel={like}.")
     return apart.median().item()
 
 
@@ -98,8 +163,15 @@ def equal_weights(x: Tensor, weights: Tensor | None) -> Tensor:
     return torch.full_like(x[:, 0], 1 / len(x)) if weights is None else weights.to(x)
 
 
+def _is_line(kernel: Kernel, x: Tensor) -> bool:
+    """Whether the sums over all pairs can be had by sorting."""
+    return kernel is negative_distance and x.shape[1] == 1
+
+
 def across(kernel: Kernel, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """Return Σⱼ wⱼ k(xᵢ, yⱼ) for each i and Σᵢ vᵢ k(xᵢ, yⱼ) for each j, tile by tile."""
+    if _is_line(kernel, x):
+        return -absolute_sums(x[:, 0], y[:, 0], w), -absolute_sums(y[:, 0], x[:, 0], v)
     rows, columns = torch.zeros_like(v), torch.zeros_like(w)
     size = tile_of(x)
     for i in range(0, len(x), size):
@@ -112,6 +184,8 @@ def across(kernel: Kernel, x: Tensor, y: Tensor, v: Tensor, w: Tensor) -> tuple[
 
 def within(kernel: Kernel, x: Tensor, w: Tensor) -> Tensor:
     """Return Σ_{j≠i} wⱼ k(xᵢ, xⱼ) for each i, tile by tile; each pair is computed once."""
+    if _is_line(kernel, x):
+        return -absolute_sums(x[:, 0], x[:, 0], w)
     sums = torch.zeros_like(w)
     size = tile_of(x)
     for i in range(0, len(x), size):
