@@ -7,11 +7,8 @@ you hold                               divergences                          meth
 =====================================  ===================================  ==========================================
 two distributions                      kl, js, tv, hellinger2               closed form; exact sum (discrete);
                                                                             quadrature (on the line); Monte Carlo
-two distributions, one of them         wasserstein, mmd2, energy            closed form; exact sum; quadrature;
 perhaps discrete                                                            Monte Carlo
-draws of both, perhaps weighted        wasserstein                          sorting (on the line); exact transport
 draws of both, perhaps weighted        mmd2, energy                         unbiased U-statistic
-a distribution and draws               wasserstein, mmd2, energy            as for draws; the distribution is sampled
 two batches, while training            mmd2_loss, energy_loss               the same statistics, with gradients
 =====================================  ===================================  ==========================================
 
@@ -27,27 +24,36 @@ The rooms: ``f_divergences`` and ``metrics`` hold the public functions, ``dispat
 """
 
 from probdl.divergences.compare import Comparison, compare
+from probdl.divergences.critics import f_divergence, f_divergence_loss, ipm
 from probdl.divergences.debiased import sinkhorn, sinkhorn_loss
 from probdl.divergences.estimate import Estimate
 from probdl.divergences.f_divergences import hellinger2, js, kl, tv
-from probdl.divergences.kernels import RBF
+from probdl.divergences.function_classes import BoundedCritic, KernelCritic, LipschitzCritic
+from probdl.divergences.kernels import RBF, InverseMultiquadratic
+from probdl.divergences.lipschitz import gradient_penalty
 from probdl.divergences.losses import energy_loss, mmd2_loss
-from probdl.divergences.metrics import energy, mmd2, wasserstein
 from probdl.divergences.pareto import pareto_k
 from probdl.divergences.permutations import TwoSampleTest, two_sample_test
 from probdl.divergences.power_divergences import chi2, renyi
-from probdl.divergences.sliced import sliced_wasserstein, sliced_wasserstein_loss
 
 __all__ = [
     "RBF",
+    "BoundedCritic",
     "Comparison",
     "Estimate",
+    "InverseMultiquadratic",
+    "KernelCritic",
+    "LipschitzCritic",
     "TwoSampleTest",
     "chi2",
     "compare",
     "energy",
     "energy_loss",
+    "f_divergence",
+    "f_divergence_loss",
+    "gradient_penalty",
     "hellinger2",
+    "ipm",
     "js",
     "kl",
     "mmd2",
@@ -56,9 +62,6 @@ __all__ = [
     "renyi",
     "sinkhorn",
     "sinkhorn_loss",
-    "sliced_wasserstein",
-    "sliced_wasserstein_loss",
     "tv",
     "two_sample_test",
-    "wasserstein",
 ]

@@ -15,34 +15,44 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from probdl.divergences.kernels import spread
+from probdl.divergences.pareto import pareto_k
 
 LOG2 = math.log(2)
-LARGEST = 600.0  # e^600 is still a double
+LARGEST = 80.0  # e^80 is still a float32
 
 
 class Bound(NamedTuple):
-    """The terms of a lower bound as functions of v, and the log-ratio log p/q that v stands for at the optimum."""
+    """The terms of a lower bound as functions of v, how v is cut, and whether the terms can have a heavy tail.
+
+    n draws cannot show a ratio p/q above n or below 1/n, so v is cut where it stands for such a ratio: any function
+    gives a bound, and this one does not hang on a single draw.
+    """
 
     first: Callable[[Tensor], Tensor]
     second: Callable[[Tensor], Tensor]
-    log_ratio: Callable[[Tensor], Tensor]
+    cut: Callable[[Tensor, float], Tensor]
+    heavy: bool
 
 
 def _exp(v: Tensor) -> Tensor:
     return v.clamp_max(LARGEST).exp()
 
 
-def _same(v: Tensor) -> Tensor:
-    return v
+def _log_ratio(v: Tensor, n: float) -> Tensor:
+    return v.clamp(-math.log(n), math.log(n))
+
+
+def _twice_excess(v: Tensor, n: float) -> Tensor:
+    return v.clamp(2 / n - 2, 2 * n - 2)
 
 
 BOUNDS: dict[str, Bound] = {
-    "js": Bound(lambda v: (LOG2 + logsigmoid(v)) / 2, lambda v: (LOG2 + logsigmoid(-v)) / 2, _same),
-    "kl_nwj": Bound(_same, lambda v: 1 - _exp(v), _same),
-    "reverse_kl": Bound(lambda v: 1 - _exp(-v), lambda v: -v, _same),
-    "hellinger2": Bound(lambda v: (1 - _exp(-v / 2)) / 2, lambda v: (1 - _exp(v / 2)) / 2, _same),
-    "tv": Bound(lambda v: torch.tanh(v) / 2, lambda v: -torch.tanh(v) / 2, lambda v: torch.where(v > 0, 1.0, -1.0)),
-    "pearson": Bound(_same, lambda v: -v - v.square() / 4, lambda v: (1 + v / 2).clamp_min(0).log()),
+    "js": Bound(lambda v: (LOG2 + logsigmoid(v)) / 2, lambda v: (LOG2 + logsigmoid(-v)) / 2, _log_ratio, False),
+    "kl_nwj": Bound(lambda v: v, lambda v: 1 - _exp(v), _log_ratio, True),
+    "reverse_kl": Bound(lambda v: 1 - _exp(-v), lambda v: -v, _log_ratio, True),
+    "hellinger2": Bound(lambda v: (1 - _exp(-v / 2)) / 2, lambda v: (1 - _exp(v / 2)) / 2, _log_ratio, True),
+    "tv": Bound(lambda v: torch.tanh(v) / 2, lambda v: -torch.tanh(v) / 2, lambda v, _: v, False),
+    "pearson": Bound(lambda v: v, lambda v: -v - v.square() / 4, _twice_excess, True),
 }
 
 
@@ -58,8 +68,17 @@ def two_means(a: Tensor, b: Tensor, v: Tensor, w: Tensor) -> tuple[float, float]
 
 def bounded_below(kind: str, fx: Tensor, fy: Tensor, v: Tensor, w: Tensor) -> tuple[float, float]:
     """Return the value and the standard error of a bound at held-out values of its function."""
+    bound, n = BOUNDS[kind], 1 / max(v @ v, w @ w).item()
+    return two_means(bound.first(bound.cut(fx, n)), bound.second(bound.cut(fy, n)), v, w)
+
+
+def tail(kind: str, fx: Tensor, fy: Tensor) -> float:
+    """Return the larger Pareto k-hat of the terms of the two sides towards minus infinity, where it can be heavy."""
+    if kind == "kl":
+        return pareto_k(fy)
     bound = BOUNDS[kind]
-    return two_means(bound.first(fx), bound.second(fy), v, w)
+    terms = bound.first(fx), bound.second(fy)
+    return max(pareto_k((-t).clamp_min(0).log()) for t in terms) if bound.heavy else -math.inf
 
 
 def advantage(fx: Tensor, fy: Tensor, v: Tensor, w: Tensor) -> tuple[float, float]:
@@ -77,9 +96,8 @@ def advantage(fx: Tensor, fy: Tensor, v: Tensor, w: Tensor) -> tuple[float, floa
 
 
 def donsker_varadhan(fx: Tensor, fy: Tensor, v: Tensor, w: Tensor) -> tuple[float, float]:
-    r"""Return :math:`E_p f - \log E_q e^f` with its standard error by the delta method."""
-    top = fy.max()
-    scaled = (fy - top).exp()
-    mean = weighted_mean(scaled, w)
-    value = weighted_mean(fx, v) - math.log(mean) - top.item()
-    return value, math.sqrt(spread(fx, v) + spread(scaled / mean, w))
+    r"""Return :math:`E_p f - \log E_q e^f` with its standard error by the delta method; f is cut as above."""
+    n = 1 / max(v @ v, w @ w).item()
+    fx, fy = (_log_ratio(f - fx.median(), n) for f in (fx, fy))  # a constant in f changes nothing
+    mean = weighted_mean(fy.exp(), w)
+    return weighted_mean(fx, v) - math.log(mean), math.sqrt(spread(fx, v) + spread(fy.exp() / mean, w))
