@@ -136,8 +136,8 @@ def test_a_support_that_reaches_beyond_costs_infinitely_from_order_one_on():
 @pytest.mark.parametrize("q", [StudentT(t(5.0)), Laplace(t(0.0), t(1.5))], ids=["student", "laplace"])
 def test_monte_carlo_meets_quadrature(q):
     p = normal(0.3, 0.8)
-    for divergence in (chi2, lambda a, b, **k: renyi(a, b, 0.5, **k), lambda a, b, **k: renyi(a, b, 2.5, **k)):
-        exact, drawn = divergence(p, q), divergence(p, q, method="monte carlo", draws=20_000)
+    for divergence in (chi2, lambda a, b, **k: renyi(a, b, 0.5, **k), lambda a, b, **k: renyi(a, b, 1.5, **k)):
+        exact, drawn = divergence(p, q), divergence(p, q, method="monte carlo")
         assert exact.method == "quadrature"
         assert abs(exact.value - drawn.value) < 4 * drawn.stderr  # false alarms: 1 in 15,000
 

@@ -7,8 +7,11 @@ you hold                               divergences                          meth
 =====================================  ===================================  ==========================================
 two distributions                      kl, js, tv, hellinger2               closed form; exact sum (discrete);
                                                                             quadrature (on the line); Monte Carlo
+two distributions, one of them         wasserstein, mmd2, energy            closed form; exact sum; quadrature;
 perhaps discrete                                                            Monte Carlo
+draws of both, perhaps weighted        wasserstein                          sorting (on the line); exact transport
 draws of both, perhaps weighted        mmd2, energy                         unbiased U-statistic
+a distribution and draws               wasserstein, mmd2, energy            as for draws; the distribution is sampled
 two batches, while training            mmd2_loss, energy_loss               the same statistics, with gradients
 =====================================  ===================================  ==========================================
 
@@ -32,9 +35,12 @@ from probdl.divergences.function_classes import BoundedCritic, KernelCritic, Lip
 from probdl.divergences.kernels import RBF, InverseMultiquadratic
 from probdl.divergences.lipschitz import gradient_penalty
 from probdl.divergences.losses import energy_loss, mmd2_loss
+from probdl.divergences.metrics import energy, mmd2, wasserstein
 from probdl.divergences.pareto import pareto_k
 from probdl.divergences.permutations import TwoSampleTest, two_sample_test
 from probdl.divergences.power_divergences import chi2, renyi
+from probdl.divergences.sliced import sliced_wasserstein, sliced_wasserstein_loss
+from probdl.divergences.stein import ksd2
 
 __all__ = [
     "RBF",
@@ -56,12 +62,16 @@ __all__ = [
     "ipm",
     "js",
     "kl",
+    "ksd2",
     "mmd2",
     "mmd2_loss",
     "pareto_k",
     "renyi",
     "sinkhorn",
     "sinkhorn_loss",
+    "sliced_wasserstein",
+    "sliced_wasserstein_loss",
     "tv",
     "two_sample_test",
+    "wasserstein",
 ]
