@@ -13,9 +13,22 @@ import torch
 from torch.distributions import Cauchy, Normal
 
 import probdl
-from probdl.divergences import Comparison, compare, energy, js, kl, mmd2, tv, wasserstein
+from probdl.divergences import (
+    RBF,
+    Comparison,
+    compare,
+    energy,
+    js,
+    kl,
+    mmd2,
+    sliced_wasserstein,
+    tv,
+    two_sample_test,
+    wasserstein,
+)
 
-COLUMNS = ["value", "stderr", "lower", "upper", "method", "target", "seconds", "reference", "reference_sd"]
+COLUMNS = ["value", "stderr", "lower", "upper", "p_value", "method", "target", "seconds", "reference", "reference_sd"]
+METRICS = [wasserstein, mmd2, energy]
 
 
 def normals(n, d, seed, shift=0.0):
@@ -38,8 +51,8 @@ def test_two_distributions_get_every_divergence():
 def test_draws_get_the_divergences_that_draws_allow():
     x, y = normals(150, 2, 1), normals(200, 2, 2, 1.0)
     table = compare(x, y).table
-    assert list(table.index) == ["wasserstein", "mmd2", "energy"]
-    for divergence in (wasserstein, mmd2, energy):
+    assert list(table.index) == ["kl", "tv", "wasserstein", "sliced_wasserstein", "mmd2", "energy"]
+    for divergence in (kl, tv, wasserstein, sliced_wasserstein, mmd2, energy):
         estimate = divergence(x, y)
         row = table.loc[divergence.__name__]
         assert row["value"] == estimate.value
@@ -49,10 +62,10 @@ def test_draws_get_the_divergences_that_draws_allow():
 
 
 def test_the_reference_is_near_the_value_under_equality_and_far_below_it_otherwise():
-    same = compare(normals(80, 3, 1), normals(60, 3, 2)).table.loc["wasserstein"]
+    same = compare(normals(80, 3, 1), normals(60, 3, 2), divergences=[wasserstein]).table.loc["wasserstein"]
     assert abs(same["value"] - same["reference"]) < 6 * same["reference_sd"]
     assert same["reference"] > 0.3, "the plug-in is biased upwards, and so is its reference"
-    apart = compare(normals(80, 3, 1), normals(60, 3, 2, 2.0)).table.loc["wasserstein"]
+    apart = compare(normals(80, 3, 1), normals(60, 3, 2, 2.0), divergences=[wasserstein]).table.loc["wasserstein"]
     assert apart["value"] > apart["reference"] + 6 * apart["reference_sd"]
 
 
@@ -81,6 +94,33 @@ def test_what_does_not_apply_is_listed_with_its_reason_unless_it_was_asked_for()
         compare(normals(10, 1, 1), normals(10, 1, 2), divergences=[js])
 
 
+def test_where_there_is_a_test_there_is_a_p_value():
+    x, y = normals(100, 2, 1), normals(100, 2, 2, 1.5)
+    kernel = partial(mmd2, kernel=RBF(0.5))
+    table = compare(x, y, divergences=[kl, tv, wasserstein, mmd2, kernel, energy]).table
+    assert list(table.index[table["p_value"].isna()]) == ["kl", "wasserstein"]
+    for row, statistic in [("tv", "classifier"), ("mmd2", "mmd2"), (table.index[4], RBF(0.5)), ("energy", "energy")]:
+        assert table.loc[row, "p_value"] == two_sample_test(x, y, statistic, permutations=199).p_value == 0.005
+    weighted = compare(probdl.Draws(x, np.arange(1, 101)), y, divergences=[energy])
+    assert math.isnan(weighted.table.loc["energy", "p_value"])
+    assert math.isnan(compare(Normal(0.0, 1.0), Normal(1.0, 1.0)).table.loc["energy", "p_value"])
+
+
+def test_a_lower_bound_is_compared_with_zero():
+    comparison = compare(normals(60, 2, 1), normals(60, 2, 2, 1.5), divergences=[tv])
+    row = comparison.table.loc["tv"]
+    assert (row["reference"], row["reference_sd"], row["target"]) == (0.0, 0.0, "lower bound")
+    assert "held-out lower bound" in repr(comparison)
+    assert comparison.plot() is not None
+
+
+def test_draws_that_a_divergence_cannot_use_leave_a_gap_with_the_reason():
+    comparison = compare(np.repeat([0.0, 1.0, 2.0], 5), np.repeat([1.0, 2.0, 4.0], 5))
+    assert comparison.table["value"].isna().tolist() == [True, True, False, False, False]
+    for words in ("tied with another draw", "at least 20 draws"):
+        assert words in repr(comparison)
+
+
 def test_a_withheld_interval_is_a_gap_in_the_table():
     row = compare(normals(50, 1, 1), normals(50, 1, 2), divergences=[energy]).table.loc["energy"]
     assert np.isnan([row["stderr"], row["lower"], row["upper"]]).all()
@@ -102,13 +142,13 @@ def test_weights_and_frames_are_compared():
 
 def test_a_distribution_against_draws_is_compared():
     table = compare(Normal(0.0, 1.0), normals(100, 1, 1, 1.0)).table
-    assert list(table.index) == ["wasserstein", "mmd2", "energy"]
+    assert list(table.index) == ["kl", "tv", "wasserstein", "mmd2", "energy"]
     assert table.loc["wasserstein", "value"] == pytest.approx(1.0, abs=0.5)
 
 
 def test_the_same_seed_gives_the_same_table():
     x, y = normals(30, 2, 1), normals(30, 2, 2)
-    tables = [compare(x, y, seed=s).table.drop(columns="seconds") for s in (3, 3, 4)]
+    tables = [compare(x, y, divergences=[kl, *METRICS], seed=s).table.drop(columns="seconds") for s in (3, 3, 4)]
     pd.testing.assert_frame_equal(tables[0], tables[1])
     assert not tables[0]["reference"].equals(tables[2]["reference"])
 
@@ -124,7 +164,7 @@ def test_it_can_be_read_as_text_and_in_a_notebook():
 
 
 def test_the_picture_shows_every_divergence_and_its_reference():
-    comparison = compare(normals(150, 2, 1), normals(150, 2, 2, 1.0))
+    comparison = compare(normals(150, 2, 1), normals(150, 2, 2, 1.0), divergences=METRICS)
     panels = comparison.plot().figure.axes
     shown = [[label.get_text() for label in panel.get_yticklabels()] for panel in panels]
     assert shown == [["wasserstein"], ["mmd2"], ["energy"]]

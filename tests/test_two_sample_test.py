@@ -61,6 +61,20 @@ def test_a_difference_is_found_and_p_is_never_zero(statistic):
     assert 0 < result.stderr < 0.01
 
 
+def test_a_classifier_is_relabelled_on_the_half_that_did_not_train_it():
+    result = two_sample_test(normals(101, 3, 1), normals(80, 3, 2, 1.5), "classifier", permutations=199)
+    assert result.n == 50 + 40
+    assert result.p_value == pytest.approx(1 / 200)
+    assert "did not train it" in " ".join(result.notes)
+
+
+def test_a_classifier_holds_the_level():
+    x = [normals(40, 2, s) for s in range(81)]
+    p = [two_sample_test(a, b, "classifier", 19).p_value for a, b in zip(x, x[1:])]
+    # At the level .1, Binomial(80, .1) exceeds 19 with probability 1e-4
+    assert sum(v <= 0.1 + 1e-9 for v in p) <= 19
+
+
 def test_equal_constant_draws_give_one():
     assert two_sample_test(np.ones((5, 2)), np.ones((6, 2)), "energy", permutations=19).p_value == 1.0
 
@@ -102,6 +116,8 @@ def test_what_cannot_be_relabelled_is_refused():
         two_sample_test(x, y[:1])
     with pytest.raises(ValueError, match="statistic must be .* got 'ks'"):
         two_sample_test(x, y, "ks")
+    with pytest.raises(ValueError, match="needs at least 40 draws of each side; got 10 and 10"):
+        two_sample_test(x, y, "classifier")
     with pytest.raises(ValueError, match="permutations must be an integer of at least 19; got 0"):
         two_sample_test(x, y, permutations=0)
     with pytest.raises(ValueError, match="same number of columns"):

@@ -2,31 +2,44 @@
 
 What you hold of the two picks the divergence and the method:
 
-=====================================  ===================================  ==========================================
-you hold                               divergences                          methods, in the order of ``method="auto"``
-=====================================  ===================================  ==========================================
-two distributions                      kl, js, tv, hellinger2               closed form; exact sum (discrete);
-                                                                            quadrature (on the line); Monte Carlo
-two distributions, one of them         wasserstein, mmd2, energy            closed form; exact sum; quadrature;
-perhaps discrete                                                            Monte Carlo
-draws of both, perhaps weighted        wasserstein                          sorting (on the line); exact transport
-draws of both, perhaps weighted        mmd2, energy                         unbiased U-statistic
-a distribution and draws               wasserstein, mmd2, energy            as for draws; the distribution is sampled
-two batches, while training            mmd2_loss, energy_loss               the same statistics, with gradients
-=====================================  ===================================  ==========================================
+=========================  ==================================  =======================================================
+you hold                   divergences                         methods, in the order of ``method="auto"``
+=========================  ==================================  =======================================================
+two distributions          kl, js, tv, hellinger2, chi2,       closed form; exact sum (discrete); quadrature (on the
+                           renyi                               line); Monte Carlo
+two distributions, one     wasserstein, mmd2, energy           closed form; exact sum; quadrature; Monte Carlo
+of them perhaps discrete
+draws of both, perhaps     wasserstein, sliced_wasserstein,    sorting (on the line); exact transport; entropic
+weighted                   sinkhorn                            transport
+draws of both, perhaps     mmd2, energy                        unbiased U-statistic
+weighted
+draws of both              kl                                  nearest neighbours (to 3 columns); classifier
+draws of both, perhaps     js, tv, hellinger2                  classifier, on held-out draws: a lower bound
+weighted
+draws of both, perhaps     f_divergence, ipm                   critic, on held-out draws: a lower bound
+weighted
+a distribution and draws   all of these but chi2 and renyi     as for draws; the distribution is sampled, or its
+                                                               density used (kl)
+draws, and a log-density   ksd2; kl up to log Z                U-statistic; nearest neighbours
+two batches, while         mmd2_loss, energy_loss, …           the same statistics, with gradients
+training
+=========================  ==================================  =======================================================
 
-Each function returns an :class:`Estimate`; :func:`compare` puts several into one table.
+Each function returns an :class:`Estimate`; :func:`compare` puts several into one table, and :func:`two_sample_test`
+asks whether two samples come from one distribution.
 
 >>> from torch.distributions import Normal
 >>> from probdl import divergences
 >>> divergences.kl(Normal(0.0, 1.0), Normal(1.0, 2.0))
 0.443147 ± 0 (closed form)
 
-The rooms: ``f_divergences`` and ``metrics`` hold the public functions, ``dispatch`` chooses the method, and
-``closed``, ``gaussian``, ``quadrature``, ``line``, ``density``, ``laws``, ``kernels`` and ``transport`` compute.
+The rooms: ``f_divergences``, ``power_divergences``, ``metrics``, ``critics`` and ``compare`` hold the public functions,
+``dispatch`` chooses the method, and the others compute: from densities ``closed``, ``quadrature`` and ``density``, from
+draws ``neighbours``, ``classifiers``, ``held_out``, ``kernels``, ``transport`` and ``permutations``.
 """
 
-from probdl.divergences.compare import Comparison, compare
+from probdl.divergences.compare import compare
+from probdl.divergences.comparison import Comparison
 from probdl.divergences.critics import f_divergence, f_divergence_loss, ipm
 from probdl.divergences.debiased import sinkhorn, sinkhorn_loss
 from probdl.divergences.estimate import Estimate

@@ -99,6 +99,23 @@ def fit(model: Any, points: np.ndarray, labels: np.ndarray, weights: np.ndarray)
     return model.fit(points, labels, **{f"{step}sample_weight": weights})
 
 
+def held_out_logits(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor, str]:
+    """Fit a classifier to half of the draws of each side; return its logits at the others, and its name."""
+    from threadpoolctl import threadpool_limits
+
+    halves = []
+    for i, points in enumerate((x, y)):
+        order = torch.randperm(len(points), generator=torch.Generator().manual_seed(2 * seed + i))
+        halves.append([part.numpy() for part in points.cpu()[order].chunk(2)])
+    rows = np.concatenate([train for train, _ in halves])
+    sizes = [len(train) for train, _ in halves]
+    with threadpool_limits(1):
+        weights = np.repeat([sum(sizes) / 2 / size for size in sizes], sizes)
+        name, model = best(rows, np.repeat([1, 0], sizes), weights, seed)
+        fx, fy = (torch.from_numpy(model.decision_function(test)) for _, test in halves)
+    return fx.to(x.device), fy.to(x.device), name
+
+
 def candidates(rows: int, columns: int, seed: int) -> dict[str, Any]:
     """Return unfitted classifiers: smooth ones for Gaussian and for curved borders, and trees for jumps."""
     from sklearn.ensemble import HistGradientBoostingClassifier

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from probdl.access import Draws
+from probdl.divergences import classifiers
 from probdl.divergences.dispatch import NotApplicable, draws_of, hold_pair, positive_integer
 from probdl.divergences.distributions import seeded
 from probdl.divergences.kernels import RBF, TILE, Kernel, centred, median_bandwidth, negative_distance
@@ -61,13 +62,14 @@ def two_sample_test(
     .. math:: p = \frac{1 + \#\{b : T_b \ge T\}}{1 + B}
 
     The level is exact for every n: under equality :math:`P(p \le \alpha) \le \alpha`. All relabellings are computed
-    from one Gram matrix.
+    from one Gram matrix, or from one fit of the classifier.
 
     Args:
         x: draws of shape (n, d) or (n,), or a distribution, which is sampled.
         y: as x.
         statistic: "mmd2" (an RBF whose bandwidth is the median distance of the pooled draws), "energy", or a kernel, a
-            function of points (n, d) and (m, d) that gives the Gram matrix (n, m).
+            function of points (n, d) and (m, d) that gives the Gram matrix (n, m); or "classifier", the difference of
+            mean logits of a classifier that half of the draws train and the others, which are relabelled, value.
         permutations: B, at least 19, with which p can reach .05.
         seed: of the relabellings.
 
@@ -80,7 +82,8 @@ def two_sample_test(
 
     Source:
         Gretton et al. (2012), A kernel two-sample test, JMLR 13; Phipson and Smyth (2010), Permutation P-values should
-        never be zero, SAGMB 9(1).
+        never be zero, SAGMB 9(1); Cheng and Cloninger (2022), Classification logit two-sample testing, IEEE
+        Transactions on Information Theory 68(10).
 
     Example:
         >>> x = torch.linspace(0, 1, 40, dtype=torch.float64)
@@ -93,11 +96,12 @@ def two_sample_test(
     sides = [_usable(d, name, 2 * seed + i) for i, (d, name) in enumerate(zip((first, second), NAMES))]
     (a, more), (b, further) = sides
     name, run = _statistic(statistic, a, b.to(a.device), seed)
-    observed, permuted, extra = run(permutations)
+    values, n, extra = run(permutations)
+    observed, permuted = values[0].item(), values[1:]
     # Relabellings that differ from the observed one only in rounding count as equal to it.
     slack = 1e-10 * max(abs(observed), permuted.abs().max().item())
     p_value = (1 + int((permuted >= observed - slack).sum())) / (1 + permutations)
-    return TwoSampleTest(observed, p_value, name, permutations, len(a) + len(b), (*notes, *more, *further, *extra))
+    return TwoSampleTest(observed, p_value, name, permutations, n, (*notes, *more, *further, *extra))
 
 
 def _usable(draws: Draws, name: str, seed: int) -> tuple[Tensor, tuple[str, ...]]:
@@ -116,7 +120,15 @@ def _usable(draws: Draws, name: str, seed: int) -> tuple[Tensor, tuple[str, ...]
     return draws.x[rows], (f"the test used {MOST} of the {draws.n} draws of {name}, at random",)
 
 
-Run = Callable[[int], tuple[float, Tensor, tuple[str, ...]]]  # B to the observed value, B permuted ones, and notes
+class Relabelled(NamedTuple):
+    """The observed value and those of random relabellings, of how many draws, and notes."""
+
+    values: Tensor
+    n: int
+    notes: tuple[str, ...]
+
+
+Run = Callable[[int], Relabelled]  # of the number of relabellings
 
 
 def _statistic(statistic: str | Kernel, x: Tensor, y: Tensor, seed: int) -> tuple[str, Run]:
@@ -128,15 +140,28 @@ def _statistic(statistic: str | Kernel, x: Tensor, y: Tensor, seed: int) -> tupl
         bandwidth = median_bandwidth(x, y, seed)
         note = f"RBF kernel of bandwidth {bandwidth:.6g}, the median distance of pooled draws"
         return "mmd2", lambda b: _by_kernel(RBF(bandwidth), x, y, b, seed, note)
-    raise ValueError(f'statistic must be "mmd2", "energy" or a kernel, such as RBF(1.0); got {statistic!r}.')
+    if statistic == "classifier":
+        return "classifier", lambda b: _by_classifier(x, y, b, seed)
+    raise ValueError(
+        f'statistic must be "mmd2", "energy", "classifier" or a kernel, such as RBF(1.0); got {statistic!r}.'
+    )
 
 
-def _by_kernel(
-    kernel: Kernel, x: Tensor, y: Tensor, permutations: int, seed: int, *notes: str
-) -> tuple[float, Tensor, tuple[str, ...]]:
+def _by_kernel(kernel: Kernel, x: Tensor, y: Tensor, permutations: int, seed: int, *notes: str) -> Relabelled:
     pooled = torch.cat(centred(x, y))
     values = u_statistics(kernel, pooled, labels(len(x), len(pooled), permutations, seed, pooled))
-    return values[0].item(), values[1:], notes
+    return Relabelled(values, len(pooled), notes)
+
+
+def _by_classifier(x: Tensor, y: Tensor, permutations: int, seed: int) -> Relabelled:
+    if min(len(x), len(y)) < 2 * classifiers.LEAST:
+        least = 2 * classifiers.LEAST
+        raise NotApplicable(f"a classifier test needs at least {least} draws of each side; got {len(x)} and {len(y)}.")
+    fx, fy, name = classifiers.held_out_logits(x, y, seed)
+    logits = torch.cat([fx, fy])
+    columns = labels(len(fx), len(logits), permutations, seed, logits)
+    means = logits @ columns / len(fx) - logits @ (1 - columns) / len(fy)
+    return Relabelled(means, len(logits), (f"{name}, valued and relabelled on draws that did not train it",))
 
 
 def labels(n: int, total: int, permutations: int, seed: int, like: Tensor) -> Tensor:
