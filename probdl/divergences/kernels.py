@@ -141,10 +141,12 @@ def negative_distance(x: Tensor, y: Tensor) -> Tensor:
 
 def median_bandwidth(x: Tensor, y: Tensor, seed: int, most: int = 2000, like: str = "RBF(bandwidth)") -> float:
     """Return the median distance between different points of the pooled draws, of at most ``most`` of them."""
-    pooled = torch.cat([x, y])
-    if len(pooled) > most:
+    n = len(x)
+    if n + len(y) > most:
         with seeded(seed):
-            pooled = pooled[torch.randperm(len(pooled))[:most].to(pooled.device)]
+            rows = torch.randperm(n + len(y))[:most].to(x.device)
+        x, y = x[rows[rows < n]], y[rows[rows >= n] - n]
+    pooled = torch.cat([x, y])
     apart = torch.nn.functional.pdist(pooled)
     apart = apart[apart > 0]
     if len(apart) == 0:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from probdl.access import Draws
-from probdl.divergences import gaussian, kernels, line, quadrature, transport
+from probdl.divergences import blocks, gaussian, kernels, line, quadrature, transport
 from probdl.divergences.density import atoms
 from probdl.divergences.distributions import dimension, double, draw, log_density
 from probdl.divergences.estimate import Estimate
@@ -68,30 +68,6 @@ def drawn(p: Distribution, q: Distribution, n: int, seed: int) -> tuple[Draws, D
 
 
 def mmd2_by_draws(p: Distribution, q: Distribution, kernel: Kernel, draws: int, seed: int) -> Estimate:
-    """Average unbiased U-statistics over independent blocks of draws: normal even where the laws are equal.
-
-    Source: Zaremba, Gretton and Blaschko (2013), B-tests, NeurIPS.
-    """
+    """Average unbiased U-statistics over independent blocks of draws: normal even where the laws are equal."""
     size = max(2, min(BLOCK, draws // 20))
-    count = draws // size
-    x, y = (draw(h, count * size, 2 * seed + side) for side, h in enumerate((p, q)))
-    blocks = [z.reshape(count, size, -1).split(BLOCK) for z in kernels.centred(x, y.to(x.device))]
-    values = torch.cat([_block_statistics(kernel, a, b) for a, b in zip(*blocks)])
-    return Estimate(values.mean().item(), values.std().item() / math.sqrt(count), "monte carlo", n=2 * count * size)
-
-
-def _block_statistics(kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:
-    """Return the unbiased squared MMD between the draws of each block (blocks, size, d)."""
-    within = _off_diagonal(_grams(kernel, x, x)) + _off_diagonal(_grams(kernel, y, y))
-    return within - 2 * _grams(kernel, x, y).mean((1, 2))
-
-
-def _grams(kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:
-    if kernel is kernels.negative_distance or isinstance(kernel, kernels.RBF):
-        return kernel(x, y)  # ours take blocks
-    return torch.stack([kernel(a, b) for a, b in zip(x, y)])
-
-
-def _off_diagonal(grams: Tensor) -> Tensor:
-    n = grams.shape[1]
-    return (grams.sum((1, 2)) - grams.diagonal(dim1=1, dim2=2).sum(1)) / (n * (n - 1))
+    return blocks.estimate(kernel, *drawn(p, q, draws // size * size, seed), size, "monte carlo", seed)

@@ -12,7 +12,7 @@ import torch
 from torch.distributions import Distribution
 
 from probdl.access import Draws
-from probdl.divergences import closed, debiased, kernels, laws, line, transport
+from probdl.divergences import blocks, closed, debiased, kernels, laws, line, transport
 from probdl.divergences.dispatch import choose, draws_of, hold_single, noted
 from probdl.divergences.distributions import dimension
 from probdl.divergences.estimate import Estimate
@@ -95,10 +95,13 @@ def mmd2(
     Args:
         p: a ``torch.distributions.Distribution``, or draws of shape (n, d) or (n,), weighted as ``probdl.Draws``.
         q: another.
-        kernel: a function of points (n, d) and (m, d) that gives the Gram matrix (n, m), such as ``RBF(bandwidth)``;
-            None takes an RBF whose bandwidth is the median distance of the pooled draws.
-        method: for two distributions "closed form" (Gaussians and RBF), "exact sum" (discrete) or "monte carlo" (the
-            mean over blocks of draws); with draws "u-statistic"; "auto" takes the first that applies.
+        kernel: a function of points (n, d) and (m, d) that gives the Gram matrix (n, m), such as ``RBF(bandwidth)``,
+            ``RBF((1.0, 2.0))``, the mean of several, or ``InverseMultiquadratic(bandwidth)``; None takes an RBF whose
+            bandwidth is the median distance of the pooled draws.
+        method: for two distributions "closed form" (Gaussians and RBF), "exact sum" (discrete), "quadrature" (on the
+            line) or "monte carlo" (the mean over blocks of draws); with draws "u-statistic" (all pairs), "block" (the
+            mean over random blocks of √n draws) or "linear time" (blocks of 2); "auto" takes the first that applies,
+            and "block" for more than about 150,000 draws of each.
         seed: seeds whatever is drawn.
         draws: draws of each distribution under Monte Carlo.
 
@@ -125,12 +128,28 @@ def mmd2(
         methods: dict[str, Callable[[], Estimate]] = {
             "closed form": lambda: closed.mmd2(p, q, k),
             "exact sum": lambda: laws.mmd2_of_atoms(p, q, k),
+            "quadrature": lambda: line.mmd2(p, q, k),
             "monte carlo": lambda: laws.mmd2_by_draws(p, q, k, draws, seed),
         }
         return noted(choose(methods, method, "mmd2"), *notes)
     x, y, drawn = draws_of(p, q, NAMES, seed)
     k, notes = _kernel(kernel, x, y, seed)
-    return choose({"u-statistic": lambda: kernels.discrepancy(k, x, y, NAMES, *drawn, *notes)}, method, "mmd2")
+    return choose(_from_draws(k, x, y, seed, *drawn, *notes), method, "mmd2")
+
+
+def _from_draws(k: Kernel, x: Draws, y: Draws, seed: int, *notes: str) -> dict[str, Callable[[], Estimate]]:
+    """Return the estimators of a squared MMD, of which "auto" takes the first unless there are too many pairs."""
+
+    def over_all_pairs() -> Estimate:
+        if k is not negative_distance or x.dim > 1:  # the energy on the line is sorted
+            blocks.check_pairs(x, y)
+        return kernels.discrepancy(k, x, y, NAMES, *notes)
+
+    return {
+        "u-statistic": over_all_pairs,
+        "block": lambda: blocks.estimate(k, x, y, None, "block", seed, *notes),
+        "linear time": lambda: blocks.estimate(k, x, y, 2, "linear time", seed, *notes),
+    }
 
 
 def energy(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 100_000) -> Estimate:
@@ -142,8 +161,8 @@ def energy(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 
         p: a ``torch.distributions.Distribution``, or draws of shape (n, d) or (n,), weighted as ``probdl.Draws``.
         q: another.
         method: for two distributions "closed form", "exact sum" (discrete), "quadrature" (on the line, and Gaussians)
-            or "monte carlo" (the mean over blocks of draws); with draws "u-statistic"; "auto" takes the first that
-            applies.
+            or "monte carlo" (the mean over blocks of draws); with draws "u-statistic", "block" or "linear time", as in
+            :func:`mmd2`; "auto" takes the first that applies.
         seed: seeds whatever is drawn.
         draws: draws of each distribution under Monte Carlo.
 
@@ -173,9 +192,7 @@ def energy(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 
         }
         return choose(methods, method, "energy")
     x, y, notes = draws_of(p, q, NAMES, seed)
-    return choose(
-        {"u-statistic": lambda: kernels.discrepancy(negative_distance, x, y, NAMES, *notes)}, method, "energy"
-    )
+    return choose(_from_draws(negative_distance, x, y, seed, *notes), method, "energy")
 
 
 def _kernel(kernel: Kernel | None, x: Draws, y: Draws, seed: int) -> tuple[Kernel, tuple[str, ...]]:
