@@ -79,9 +79,9 @@ def test_a_method_that_does_not_apply_says_why():
         kl(P, StudentT(3.0), method="closed form")
     with pytest.raises(ValueError, match="needs two discrete distributions"):
         tv(P, P, method="exact sum")
-    plane = Independent(Laplace(torch.zeros(2), 1.0), 1)
-    with pytest.raises(ValueError, match="on the line; these have 2 coordinates"):
-        hellinger2(plane, plane, method="quadrature")
+    space = Independent(Laplace(torch.zeros(3), 1.0), 1)
+    with pytest.raises(ValueError, match="on the line or in the plane; these have 3 coordinates"):
+        hellinger2(space, space, method="quadrature")
     with pytest.raises(ValueError, match="method of wasserstein must be one of 'auto', 'sorting'"):
         wasserstein(X[:, 0], X[:, 1], method="exact transport")
 

@@ -164,7 +164,7 @@ def test_wasserstein_of_mixtures_in_the_plane_is_an_expected_estimate():
 
 
 def test_the_seed_decides_and_the_global_generator_is_left_alone():
-    p, q = vectors(2, 0.0, 1.0), vectors(2, 1.0, 2.0)
+    p, q = vectors(3, 0.0, 1.0), vectors(3, 1.0, 2.0)
     torch.manual_seed(7)
     before = torch.get_rng_state()
     first = js(p, q, seed=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,22 +11,17 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, MixtureSameFamily
 
+from probdl.divergences import plane
 from probdl.divergences.dispatch import NotApplicable
 from probdl.divergences.distributions import dimension, double, draw, ends, is_discrete, log_density
 from probdl.divergences.estimate import Estimate
+from probdl.divergences.gauss import legendre
 
 LEVELS = torch.tensor([0.001, 0.01, 0.05, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95, 0.99, 0.999], dtype=torch.float64)
 REACH = 100  # the pieces reach 4^100 scales from the centre, so that algebraic tails are followed to their end
 FINE, ROUGH = 21, 10  # nodes of the two Gauss rules whose difference bounds the error
 TOLERANCE, TINY = 1e-11, 1e-250
 HALVINGS, CROWD = 60, 3000  # where so many pieces stay apart, rounding is the reason and halving does not help
-
-
-@lru_cache
-def legendre(n: int) -> tuple[Tensor, Tensor]:
-    """Return the nodes and weights of the Gauss-Legendre rule on [-1, 1]."""
-    nodes, weights = np.polynomial.legendre.leggauss(n)
-    return torch.from_numpy(nodes), torch.from_numpy(weights)
 
 
 class Integral(NamedTuple):
@@ -114,14 +108,18 @@ Integrand = Callable[[Tensor, Tensor], Tensor]  # of log p and log q, at the sam
 def line(p: Distribution, q: Distribution) -> tuple[Distribution, Distribution]:
     """Return both distributions on the CPU if they are continuous and on the line."""
     if dimension(p) != 1:
-        raise NotApplicable(f"quadrature needs distributions on the line; these have {dimension(p)} coordinates.")
+        raise NotApplicable(
+            f"quadrature needs distributions on the line or in the plane; these have {dimension(p)} coordinates."
+        )
     if is_discrete(p) or is_discrete(q):
         raise NotApplicable("quadrature needs continuous distributions; a discrete one is given.")
     return double(p, "cpu"), double(q, "cpu")
 
 
 def f_divergence(integrand: Integrand, p: Distribution, q: Distribution) -> Estimate:
-    """Integrate a divergence of two densities on the line; both masses are integrated with it as a check."""
+    """Integrate a divergence of two densities on the line or in the plane, and both masses with it as a check."""
+    if dimension(p) == 2:
+        return plane.f_divergence(integrand, p, q)
     p, q = line(p, q)
 
     def columns(x: Tensor) -> Tensor:
