@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ def distances(x: Tensor, y: Tensor) -> Tensor:
 def _checked(bandwidth: float | Sequence[float]) -> tuple[float, ...]:
     """Return the bandwidths, or raise a ValueError unless all are positive and finite."""
     several = isinstance(bandwidth, Sequence) and not isinstance(bandwidth, str)
-    values = bandwidth if several else (bandwidth,)
+    values: tuple[Any, ...] = tuple(bandwidth) if several else (bandwidth,)  # type: ignore
     numbers = all(isinstance(b, Real) and not isinstance(b, bool) for b in values)
     if not values or not numbers or not all(math.isfinite(b) and b > 0 for b in values):
         raise ValueError(f"bandwidth must be positive and finite; got {bandwidth!r}.")
