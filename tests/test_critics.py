@@ -223,6 +223,15 @@ def test_weights_correct_the_distribution():
     assert f_divergence(weighted, y, steps=300).value < 0.02 < f_divergence(x, y, steps=300).value
 
 
+def test_of_too_many_draws_some_are_used(monkeypatch):
+    for name in ("MOST", "PAIRWISE"):
+        monkeypatch.setattr(probdl.divergences.critics, name, 50)
+    x, y = normals(90, 1, 1), normals(45, 1, 2)
+    for estimate in (f_divergence(x, y, steps=5), ipm(x, y, KernelCritic()), ipm(x, y, BoundedCritic(steps=5))):
+        assert estimate.n == 20 + 18, "the held-out parts of 50 and 45"
+        assert "50 of the 90 draws of x were used" in " ".join(estimate.notes)
+
+
 def test_a_distribution_is_sampled_with_a_note():
     estimate = ipm(P, normals(400, 1, 2, 1.0), BoundedCritic(steps=200))
     assert "1000 draws were taken from x" in " ".join(estimate.notes)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from probdl.access import Draws
-from probdl.divergences.dispatch import NotApplicable
+from probdl.divergences.dispatch import NotApplicable, at_most
 from probdl.divergences.distributions import seeded
 from probdl.divergences.estimate import Estimate
 from probdl.divergences.kernels import equal_weights
@@ -42,7 +42,7 @@ def log_ratios(x: Draws, y: Draws, names: tuple[str, str], seed: int) -> LogRati
     for name, draws in zip(names, (x, y)):
         if draws.n < LEAST:
             raise NotApplicable(f"a classifier needs at least {LEAST} draws of each side; got {draws.n} of {name}.")
-    (x, some), (y, more) = (_part(d, name, 2 * seed + i) for i, (d, name) in enumerate(zip((x, y), names)))
+    (x, some), (y, more) = (at_most(d, MOST, name, 2 * seed + i) for i, (d, name) in enumerate(zip((x, y), names)))
     sides = [_array(x), _array(y)]
     points = np.concatenate([points for points, _ in sides])
     labels = np.repeat([1, 0], [x.n, y.n])
@@ -53,15 +53,6 @@ def log_ratios(x: Draws, y: Draws, names: tuple[str, str], seed: int) -> LogRati
     fx, fy = torch.from_numpy(logits).to(x.x.device).split([x.n, y.n])
     v, w = equal_weights(x.x, x.weights), equal_weights(y.x, y.weights).to(fy.device)
     return LogRatios(fx, fy, v, w, (*some, *more, note))
-
-
-def _part(draws: Draws, name: str, seed: int) -> tuple[Draws, tuple[str, ...]]:
-    if draws.n <= MOST:
-        return draws, ()
-    with seeded(seed):
-        rows = torch.randperm(draws.n)[:MOST].to(draws.x.device)
-    part = Draws(draws.x[rows], None if draws.weights is None else draws.weights[rows], name=name)
-    return part, (f"the classifier used {MOST} of the {draws.n} draws of {name}, at random",)
 
 
 def _array(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +100,8 @@ def held_out_logits(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor, st
 
     halves = []
     for i, points in enumerate((x, y)):
-        order = torch.randperm(len(points), generator=torch.Generator().manual_seed(2 * seed + i))
+        with seeded(2 * seed + i):
+            order = torch.randperm(len(points))
         halves.append([part.numpy() for part in points.cpu()[order].chunk(2)])
     rows = np.concatenate([train for train, _ in halves])
     sizes = [len(train) for train, _ in halves]

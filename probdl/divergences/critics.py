@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from probdl.access import Draws
-from probdl.divergences.dispatch import draws_of, hold_pair, noted, positive_integer
+from probdl.divergences.dispatch import at_most, draws_of, hold_pair, noted, positive_integer
 from probdl.divergences.estimate import Estimate
 from probdl.divergences.function_classes import BoundedCritic, KernelCritic, LipschitzCritic
 from probdl.divergences.held_out import learn, prepare, scores, values
@@ -18,6 +18,7 @@ from probdl.divergences.variational import BOUNDS, bounded_below, donsker_varadh
 
 NAMES = ("x", "y")
 KINDS = ("kl", *BOUNDS)
+MOST, PAIRWISE = 200_000, 20_000  # draws of each side that a network and a kernel use
 
 
 def f_divergence(
@@ -60,7 +61,7 @@ def f_divergence(
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     positive_integer(steps, "steps")
-    a, b, notes = _draws(x, y, seed)
+    a, b, notes = _draws(x, y, MOST, seed)
     sides = prepare(a, b, network, seed, columnwise=True)
     # For the best constant in T, Nguyen's form is Donsker and Varadhan's; only its batch means are unbiased.
     learn(sides, partial(_loss, "kl_nwj" if kind == "kl" else kind), steps, seed)
@@ -153,9 +154,12 @@ def ipm(
     """
     if critic is not None and not isinstance(critic, (LipschitzCritic, BoundedCritic, KernelCritic)):
         raise TypeError(f"critic must be a LipschitzCritic(), BoundedCritic() or KernelCritic(); got {critic!r}.")
-    a, b, notes = _draws(x, y, seed)
+    most = PAIRWISE if isinstance(critic, KernelCritic) else MOST
+    a, b, notes = _draws(x, y, most, seed)
     return noted((critic or LipschitzCritic()).value(a, b, seed), *notes)
 
 
-def _draws(x: Any, y: Any, seed: int) -> tuple[Draws, Draws, tuple[str, ...]]:
-    return draws_of(*hold_pair(x, y, NAMES), NAMES, seed)
+def _draws(x: Any, y: Any, most: int, seed: int) -> tuple[Draws, Draws, tuple[str, ...]]:
+    a, b, notes = draws_of(*hold_pair(x, y, NAMES), NAMES, seed)
+    (a, some), (b, more) = at_most(a, most, "x", 2 * seed), at_most(b, most, "y", 2 * seed + 1)
+    return a, b, (*notes, *some, *more)

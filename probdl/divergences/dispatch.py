@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch.distributions import Distribution
 
 from probdl.access import Draws, LogDensity, check_same_columns, hold
-from probdl.divergences.distributions import dimension, double, draw, is_discrete
+from probdl.divergences.distributions import dimension, double, draw, is_discrete, seeded
 from probdl.divergences.estimate import Estimate
 
 Held = Distribution | Draws | LogDensity
@@ -117,6 +118,16 @@ def _drawn(h: Held, other: Held, name: str, seed: int) -> Draws:
     single(h, name)
     n = min(max(other.n, 1000), 5000) if isinstance(other, Draws) else 5000
     return Draws(draw(h, n, seed), name=name)
+
+
+def at_most(x: Draws, most: int, name: str, seed: int) -> tuple[Draws, tuple[str, ...]]:
+    """Return at most ``most`` random rows, weights with them, and a note where some were left out."""
+    if x.n <= most:
+        return x, ()
+    with seeded(seed):
+        rows = torch.randperm(x.n)[:most].to(x.x.device)
+    part = Draws(x.x[rows], None if x.weights is None else x.weights[rows], name=name)
+    return part, (f"{most} of the {x.n} draws of {name} were used, at random",)
 
 
 def noted(estimate: Estimate, *notes: str) -> Estimate:

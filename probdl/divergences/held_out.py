@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from probdl.access import Draws
+from probdl.divergences import distributions
 from probdl.divergences.dispatch import NotApplicable
 from probdl.divergences.kernels import equal_weights
 from probdl.loops import cosine, descend, one_thread
@@ -82,7 +83,8 @@ def split(sample: Sample, name: str, seed: int) -> Parts:
     n = len(sample.x)
     if n < LEAST:
         raise NotApplicable(f"a critic needs at least {LEAST} draws of each side; got {n} of {name}.")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(sample.x.device)
+    with distributions.seeded(seed):
+        order = torch.randperm(n).to(sample.x.device)
     sizes = [round(HELD_OUT * n), round(VALIDATION * n)]
     held_out, validation, train = order.split([*sizes, n - sum(sizes)])
     return Parts(sample.rows(train), sample.rows(validation), sample.rows(held_out))

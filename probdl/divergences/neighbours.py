@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 
 from probdl.access import Draws, LogDensity
 from probdl.divergences.classifiers import beyond
-from probdl.divergences.dispatch import NotApplicable, draws_of
+from probdl.divergences.dispatch import NotApplicable, at_most, draws_of
 from probdl.divergences.distributions import is_discrete, log_density, seeded
 from probdl.divergences.estimate import Estimate
 from probdl.divergences.pareto import pareto_k
@@ -61,12 +61,12 @@ def kl(p: Draws | Distribution, q: Draws | Distribution | LogDensity, seed: int)
     y: Draws | None = None
     if isinstance(q, Draws):
         x, y, notes = draws_of(p, q, NAMES, seed)
-        y, more = _part(y, "q", 2 * seed + 1)
+        y, more = at_most(y, MOST, "q", 2 * seed + 1)
         notes += more
     else:
         assert isinstance(p, Draws)  # two densities are compared elsewhere
         x, notes = p, p.notes
-    x, more = _part(x, "p", 2 * seed)
+    x, more = at_most(x, MOST, "p", 2 * seed)
     notes += more
     log_p = log_density(p, x.x).cpu() if isinstance(p, Distribution) else None
     log_q = None if isinstance(q, Draws) else known(q, x.x).cpu()
@@ -93,14 +93,6 @@ def _check_kinds(*held: Draws | Distribution | LogDensity) -> None:
             raise NotApplicable(f"nearest neighbours take no weights; {name} has them. Use method='classifier'.")
         if isinstance(h, Draws) and h.n < NEIGHBOURS + 2:
             raise NotApplicable(f"nearest neighbours need at least {NEIGHBOURS + 2} draws of {name}; got {h.n}.")
-
-
-def _part(draws: Draws, name: str, seed: int) -> tuple[Draws, tuple[str, ...]]:
-    if draws.n <= MOST:
-        return draws, ()
-    with seeded(seed):
-        rows = torch.randperm(draws.n)[:MOST].to(draws.x.device)
-    return Draws(draws.x[rows], name=name), (f"{MOST} of the {draws.n} draws of {name} were used, at random",)
 
 
 class _Result(NamedTuple):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from probdl.access import Draws
 from probdl.divergences import classifiers
-from probdl.divergences.dispatch import NotApplicable, draws_of, hold_pair, positive_integer
+from probdl.divergences.dispatch import NotApplicable, at_most, draws_of, hold_pair, positive_integer
 from probdl.divergences.distributions import seeded
 from probdl.divergences.kernels import RBF, TILE, Kernel, centred, median_bandwidth, negative_distance
 
@@ -113,11 +113,8 @@ def _usable(draws: Draws, name: str, seed: int) -> tuple[Tensor, tuple[str, ...]
         )
     if draws.n < 2:
         raise NotApplicable(f"{name} must hold at least 2 draws; got {draws.n}.")
-    if draws.n <= MOST:
-        return draws.x, ()
-    with seeded(seed):
-        rows = torch.randperm(draws.n)[:MOST].to(draws.x.device)
-    return draws.x[rows], (f"the test used {MOST} of the {draws.n} draws of {name}, at random",)
+    part, notes = at_most(draws, MOST, name, seed)
+    return part.x, notes
 
 
 class Relabelled(NamedTuple):
