@@ -6,7 +6,7 @@ share is one among those that were given, which are the larger estimates, and so
 bounds whose lower limit is not above the truth (97.5 %, or more where the bound is loose), and the share of permutation
 tests that reject at 5 % where the distributions are equal.
 
-Run ``python benchmarks/coverage.py [--repeats 1000] [--only mmd2]``.
+Run ``python benchmarks/interval_coverage.py [--repeats 1000] [--only mmd2]``.
 """
 
 import argparse

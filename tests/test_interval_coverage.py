@@ -1,4 +1,4 @@
-"""A small version of benchmarks/coverage.py: intervals labelled "population" cover, lower bounds bound, tests hold."""
+"""A small version of benchmarks/interval_coverage.py: intervals labelled "population" cover, lower bounds bound, tests hold."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import scipy.stats
 
-PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "coverage.py"
+PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "interval_coverage.py"
 spec = importlib.util.spec_from_file_location("coverage_of_intervals", PATH)
 benchmark = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(benchmark)
