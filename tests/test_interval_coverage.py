@@ -1,4 +1,4 @@
-"""A small version of benchmarks/interval_coverage.py: intervals labelled "population" cover, lower bounds bound, tests hold."""
+"""A small benchmarks/interval_coverage.py: intervals labelled "population" cover, lower bounds bound, tests hold."""
 
 import importlib.util
 from pathlib import Path

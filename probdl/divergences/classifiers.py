@@ -1,7 +1,8 @@
 """Divergences from draws by a classifier that tells them apart: its held-out logit is a log-ratio of densities.
 
 Their standard errors treat held-out draws as independent. The folds share training draws, which adds about a tenth to
-the error at a hundred to a few hundred draws (benchmarks/interval_coverage.py; Bates, Hastie and Tibshirani 2024, JASA 119).
+the error at a hundred to a few hundred draws (benchmarks/interval_coverage.py; Bates, Hastie and Tibshirani 2024,
+JASA 119).
 """
 
 from __future__ import annotations
