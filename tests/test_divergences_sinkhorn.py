@@ -162,7 +162,7 @@ def test_more_draws_than_sinkhorn_takes_are_thinned_and_the_note_says_so(monkeyp
     monkeypatch.setattr(transport, "MOST", 50)
     monkeypatch.setattr(debiased, "MOST", 100)
     x, y = normals(300, 2, 1), normals(80, 2, 2)
-    estimate = wasserstein(x, y)
+    estimate = wasserstein(x, y, 2)
     assert estimate.n == 180
     assert "100 of the 300 draws of p were used, at random; method='sinkhorn' uses all" in " ".join(estimate.notes)
     assert wasserstein(x, y, method="sinkhorn").n == 380

@@ -6,13 +6,13 @@ What you hold of the two picks the divergence and the method:
 you hold                   divergences                         methods, in the order of ``method="auto"``
 =========================  ==================================  =======================================================
 two distributions          kl, js, tv, hellinger2, chi2,       closed form; exact sum (discrete); quadrature (on the
-                           renyi                               line); Monte Carlo
-two distributions, one     wasserstein, mmd2, energy           closed form; exact sum; quadrature; Monte Carlo
-of them perhaps discrete
-draws of both, perhaps     wasserstein, sliced_wasserstein,    sorting (on the line); exact transport; entropic
-weighted                   sinkhorn                            transport
-draws of both, perhaps     mmd2, energy                        unbiased U-statistic
-weighted
+                           renyi                               line and in the plane); Monte Carlo
+two distributions, one     wasserstein, sliced_wasserstein,    closed form; exact sum; quadrature; Monte Carlo
+of them perhaps discrete   sinkhorn, mmd2, energy
+draws of both, perhaps     wasserstein, sliced_wasserstein,    sorting (on the line); exact transport; debiased
+weighted                   sinkhorn                            Sinkhorn (above 5000 draws)
+draws of both, perhaps     mmd2, energy                        unbiased U-statistic; block averages (above 150,000
+weighted                                                       draws)
 draws of both              kl                                  nearest neighbours (to 3 columns); classifier
 draws of both, perhaps     js, tv, hellinger2                  classifier, on held-out draws: a lower bound
 weighted
@@ -34,8 +34,9 @@ asks whether two samples come from one distribution.
 0.443147 ± 0 (closed form)
 
 The rooms: ``f_divergences``, ``power_divergences``, ``metrics``, ``critics`` and ``compare`` hold the public functions,
-``dispatch`` chooses the method, and the others compute: from densities ``closed``, ``quadrature`` and ``density``, from
-draws ``neighbours``, ``classifiers``, ``held_out``, ``kernels``, ``transport`` and ``permutations``.
+``dispatch`` chooses the method, and the others compute: from densities ``closed``, ``gaussian``, ``powers``,
+``quadrature``, ``plane`` and ``density``, from draws ``neighbours``, ``classifiers``, ``held_out``, ``kernels``,
+``blocks``, ``stein``, ``sorting``, ``sliced``, ``transport``, ``debiased`` with ``entropic``, and ``permutations``.
 """
 
 from probdl.divergences.compare import compare

@@ -20,6 +20,7 @@ from probdl.divergences.kernels import Kernel
 TOGETHER = 2**18  # entries of the Gram matrices that are computed at once: they stay in the processor's cache
 PAIRS = 5e10  # pairs of draws that the U-statistic visits, a few minutes on one core
 PAIRS_GPU = 5e12
+LARGEST = 500  # draws of each in a block by default: Gram matrices of 2 MB
 FEWEST = 8  # blocks, below which their spread tells little
 
 
@@ -34,7 +35,7 @@ def check_pairs(x: Draws, y: Draws) -> None:
 
 
 def estimate(kernel: Kernel, x: Draws, y: Draws, size: int | None, method: str, seed: int, *notes: str) -> Estimate:
-    """Average the unbiased statistic over random blocks of ``size`` draws of each; None takes about √n.
+    """Average the unbiased statistic over random blocks of ``size`` draws of each; None takes √n, at most 500.
 
     Source: Zaremba, Gretton and Blaschko (2013), B-tests, NeurIPS; blocks of 2 are the linear-time estimator of
     Gretton et al. (2012), JMLR 13.
@@ -42,7 +43,7 @@ def estimate(kernel: Kernel, x: Draws, y: Draws, size: int | None, method: str, 
     if x.weights is not None or y.weights is not None:
         raise NotApplicable(f"{method!r} takes draws of equal weights; pass method='u-statistic', or resample them.")
     n = min(x.n, y.n)
-    size = size or max(2, math.isqrt(n))
+    size = size or min(max(2, math.isqrt(n)), LARGEST)
     count = n // size
     if count < FEWEST:
         raise ValueError(
@@ -61,10 +62,13 @@ def estimate(kernel: Kernel, x: Draws, y: Draws, size: int | None, method: str, 
 
 def _values(kernel: Kernel, x: Tensor, y: Tensor, i: Tensor, j: Tensor, size: int) -> Tensor:
     """Return the statistic of each block, some blocks at a time."""
-    centre, step = x.mean(0), size * max(1, TOGETHER // size**2)
-    parts = zip(i.split(step), j.split(step))
-    blocks = ([(z[at] - centre).reshape(-1, size, z.shape[1]) for z, at in ((x, a), (y, b))] for a, b in parts)
-    return torch.cat([statistics(kernel, a, b) for a, b in blocks])
+    centre, together = x.mean(0), max(1, TOGETHER // size**2)
+    values = x.new_empty(len(i) // size)  # one piece of memory: many small ones would keep the freed tiles apart
+    for k in range(0, len(values), together):
+        rows = slice(k * size, (k + together) * size)
+        a, b = ((z[at[rows]] - centre).reshape(-1, size, z.shape[1]) for z, at in ((x, i), (y, j)))
+        values[k : k + together] = statistics(kernel, a, b)
+    return values
 
 
 def statistics(kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:

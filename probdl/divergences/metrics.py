@@ -100,8 +100,8 @@ def mmd2(
             bandwidth is the median distance of the pooled draws.
         method: for two distributions "closed form" (Gaussians and RBF), "exact sum" (discrete), "quadrature" (on the
             line) or "monte carlo" (the mean over blocks of draws); with draws "u-statistic" (all pairs), "block" (the
-            mean over random blocks of √n draws) or "linear time" (blocks of 2); "auto" takes the first that applies,
-            and "block" for more than about 150,000 draws of each.
+            mean over random blocks of √n draws, at most 500) or "linear time" (blocks of 2); "auto" takes the first
+            that applies, and "block" for more than about 150,000 draws of each.
         seed: seeds whatever is drawn.
         draws: draws of each distribution under Monte Carlo.
 
