@@ -184,7 +184,7 @@ def test_an_order_must_be_positive(alpha):
 
 
 def test_other_bad_input_is_refused():
-    with pytest.raises(ValueError, match="chi2 needs two torch distributions; got draws"):
+    with pytest.raises(ValueError, match="a classifier needs at least 20 draws of each side; got 5 of p"):
         chi2(np.zeros((5, 1)), STANDARD)
     with pytest.raises(ValueError, match="p is discrete and q is continuous"):
         renyi(Poisson(t(1.0)), STANDARD, 2)

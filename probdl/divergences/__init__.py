@@ -14,11 +14,11 @@ weighted                   sinkhorn                            Sinkhorn (above 5
 draws of both, perhaps     mmd2, energy                        unbiased U-statistic; block averages (above 150,000
 weighted                                                       draws)
 draws of both              kl                                  nearest neighbours (to 3 columns); classifier
-draws of both, perhaps     js, tv, hellinger2                  classifier, on held-out draws: a lower bound
+draws of both, perhaps     js, tv, hellinger2, chi2, renyi     classifier, on held-out draws: a lower bound
 weighted
 draws of both, perhaps     f_divergence, ipm                   critic, on held-out draws: a lower bound
 weighted
-a distribution and draws   all of these but chi2 and renyi     as for draws; the distribution is sampled, or its
+a distribution and draws   all of these                        as for draws; the distribution is sampled, or its
                                                                density used (kl)
 draws, and a log-density   ksd2; kl up to log Z                U-statistic; nearest neighbours
 two batches, while         mmd2_loss, energy_loss, …           the same statistics, with gradients

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch.distributions import Distribution
 
-from probdl.divergences import f_divergences, powers
-from probdl.divergences.dispatch import NotApplicable, choose, densities, noted, positive_integer
+from probdl.access import LogDensity
+from probdl.divergences import classifiers, f_divergences, powers
+from probdl.divergences.dispatch import Held, NotApplicable, choose, densities, draws_of, hold_single, noted
 from probdl.divergences.estimate import Estimate
 
 
@@ -20,21 +21,21 @@ def chi2(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 10
     .. math:: \chi^2(p\|q) = \int \frac{p(x)^2}{q(x)}\,dx - 1 = E_q\Bigl(\frac{p}{q} - 1\Bigr)^2
 
     Args:
-        p: a ``torch.distributions.Distribution``.
+        p: a ``torch.distributions.Distribution``, or draws.
         q: another, over as many coordinates.
         method: "closed form" (Gaussians, uniform laws), "exact sum" (discrete), "quadrature" (on the line and in the
-            plane), "monte carlo", or "auto" for the first of these that applies.
+            plane), "monte carlo", "classifier" (draws), or "auto" for the first of these that applies.
         seed: seeds the draws of Monte Carlo.
         draws: the number of draws of Monte Carlo, half from each side.
 
     Returns:
         An ``Estimate``, not negative; infinite, with the reason in ``notes``, where q has no density on a set that p
         charges or the tails of p are too heavy. Under quadrature ``stderr`` is a bound on the error. Under Monte Carlo
-        it is None where the Pareto k-hat of the averaged terms is above 0.5.
+        it is None where the Pareto k-hat of the averaged terms is above 0.5. From draws it is a held-out lower bound.
 
     Raises:
-        ValueError: if draws are passed, a discrete law meets a continuous one, sizes differ, the method is unknown, or
-            under Monte Carlo k-hat is above 0.7.
+        ValueError: if a LogDensity is passed, a discrete law meets a continuous one, sizes differ, the method is
+            unknown, or under Monte Carlo k-hat is above 0.7.
 
     Source:
         Pearson (1900); Tsybakov (2009), Introduction to Nonparametric Estimation, section 2.4.
@@ -46,8 +47,13 @@ def chi2(p: Any, q: Any, *, method: str = "auto", seed: int = 0, draws: int = 10
         >>> chi2(Normal(0.0, 2.0), Normal(0.0, 1.0)).value
         inf
     """
-    p, q = densities(p, q, "chi2")
-    positive_integer(draws, "draws", least=100)
+    held = hold_single(p, q, draws)
+    if not all(isinstance(h, Distribution) for h in held):
+        of_order_2 = _from_draws("chi2", *held, 2, method, seed)
+        value = _expm1(float(of_order_2))
+        stderr = None if of_order_2.stderr is None else (1 + value) * float(of_order_2.stderr)
+        return replace(of_order_2, value=value, stderr=stderr)
+    p, q = densities(*held, "chi2")
 
     def closed_form() -> Estimate:
         of_order_2 = powers.closed_renyi(p, q, 2)
@@ -63,7 +69,7 @@ def renyi(p: Any, q: Any, alpha: float, *, method: str = "auto", seed: int = 0, 
     .. math:: D_\alpha(p\|q) = \frac{1}{\alpha - 1} \log \int p(x)^\alpha q(x)^{1 - \alpha}\,dx
 
     Args:
-        p: a ``torch.distributions.Distribution``.
+        p: a ``torch.distributions.Distribution``, or draws.
         q: another, over as many coordinates.
         alpha: the order, positive; at 1 it is the Kullback-Leibler divergence, and a note says so.
         method: as in :func:`chi2`.
@@ -89,11 +95,25 @@ def renyi(p: Any, q: Any, alpha: float, *, method: str = "auto", seed: int = 0, 
     if alpha == 1:
         estimate = f_divergences.kl(p, q, method=method, seed=seed, draws=draws)
         return noted(estimate, "at alpha = 1 the Rényi divergence is the Kullback-Leibler divergence")
-    p, q = densities(p, q, "renyi")
-    positive_integer(draws, "draws", least=100)
+    held = hold_single(p, q, draws)
+    if not all(isinstance(h, Distribution) for h in held):
+        return _from_draws("renyi", *held, alpha, method, seed)
+    p, q = densities(*held, "renyi")
     methods: dict[str, Callable[[], Estimate]] = {"closed form": lambda: powers.closed_renyi(p, q, alpha)}
     methods |= _by_excess(p, q, alpha, draws, seed, lambda excess: _renyi_of(excess, alpha))
     return choose(methods, method, "renyi")
+
+
+def _from_draws(divergence: str, p: Held, q: Held, alpha: float, method: str, seed: int) -> Estimate:
+    """The Rényi divergence of order α from draws, as a lower bound by a classifier."""
+    if isinstance(p, LogDensity) or isinstance(q, LogDensity):
+        raise NotApplicable(f"{divergence} needs draws or distributions; a LogDensity gives no draws.")
+
+    def by_classifier() -> Estimate:
+        x, y, notes = draws_of(p, q, ("p", "q"), seed)
+        return classifiers.renyi(x, y, alpha, ("p", "q"), seed, *notes)
+
+    return choose({"classifier": by_classifier}, method, divergence)
 
 
 def _by_excess(
