@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Exponential, Laplace, Normal, StudentT, Uniform
 
 import probdl
-from probdl.divergences import RBF, InverseMultiquadratic, blocks, energy, mmd2
+from probdl.divergences import RBF, InverseMultiquadratic, blocks, energy, mmd2, wasserstein
 
 
 def normals(n, d, seed, shift=0.0, device="cpu"):
@@ -158,3 +158,12 @@ def test_a_kernel_too_narrow_for_quadrature_is_left_to_monte_carlo():
     with pytest.raises(ValueError, match="error bound of quadrature.*too large for this kernel"):
         mmd2(p, q, RBF(1e-4), method="quadrature")
     assert mmd2(p, q, RBF(1e-4), draws=1000).method == "monte carlo"
+
+
+def test_w1_of_many_draws_in_the_plane_is_exact_transport_of_some_of_them():
+    """Two unit Gaussians one apart: the plug-in of 5000 is within 5 % of 1, which a blurred plan is not."""
+    x, y = normals(6000, 2, 1), normals(6000, 2, 2, 1.0)
+    estimate = wasserstein(x, y)
+    assert estimate.method == "exact transport"
+    assert abs(float(estimate) - 1) < 0.05
+    assert any("5000 of the 6000 draws" in note for note in estimate.notes)

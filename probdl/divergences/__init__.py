@@ -10,7 +10,7 @@ two distributions          kl, js, tv, hellinger2, chi2,       closed form; exac
 two distributions, one     wasserstein, sliced_wasserstein,    closed form; exact sum; quadrature; Monte Carlo
 of them perhaps discrete   sinkhorn, mmd2, energy
 draws of both, perhaps     wasserstein, sliced_wasserstein,    sorting (on the line); exact transport; debiased
-weighted                   sinkhorn                            Sinkhorn (above 5000 draws)
+weighted                   sinkhorn                            Sinkhorn (above 5000 draws, from order 2)
 draws of both, perhaps     mmd2, energy                        unbiased U-statistic; block averages (above 150,000
 weighted                                                       draws)
 draws of both              kl                                  nearest neighbours (to 3 columns); classifier

@@ -51,7 +51,21 @@ def _mean(terms: Iterable[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RBF:
+class _Radial:
+    """A kernel of the distance, at one bandwidth or averaged over several."""
+
+    bandwidth: float | Sequence[float]
+
+    def __post_init__(self) -> None:
+        _checked(self.bandwidth)
+
+    @property
+    def bandwidths(self) -> tuple[float, ...]:
+        """All bandwidths."""
+        return _checked(self.bandwidth)
+
+
+class RBF(_Radial):
     r"""The Gaussian kernel :math:`k(x, y) = \exp(-|x - y|^2 / 2\ell^2)`, or the mean of several.
 
     Args:
@@ -67,16 +81,6 @@ class RBF:
                 [0.6065, 1.0000]], dtype=torch.float64)
     """
 
-    bandwidth: float | Sequence[float]
-
-    def __post_init__(self) -> None:
-        _checked(self.bandwidth)
-
-    @property
-    def bandwidths(self) -> tuple[float, ...]:
-        """All bandwidths."""
-        return _checked(self.bandwidth)
-
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix (n, m)."""
         squared = squares(x, y)
@@ -89,8 +93,7 @@ class RBF:
         return value, first, second
 
 
-@dataclass(frozen=True)
-class InverseMultiquadratic:
+class InverseMultiquadratic(_Radial):
     r"""The kernel :math:`k(x, y) = (1 + |x - y|^2 / \ell^2)^{-1/2}`, or the mean of several.
 
     Args:
@@ -105,16 +108,6 @@ class InverseMultiquadratic:
         tensor([[1.0000, 0.7071],
                 [0.7071, 1.0000]], dtype=torch.float64)
     """
-
-    bandwidth: float | Sequence[float]
-
-    def __post_init__(self) -> None:
-        _checked(self.bandwidth)
-
-    @property
-    def bandwidths(self) -> tuple[float, ...]:
-        """All bandwidths."""
-        return _checked(self.bandwidth)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the Gram matrix (n, m)."""
