@@ -74,7 +74,7 @@ found = {
 # %%
 # Blue: the target. Red: the best Gaussian in each direction.
 
-figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained", sharey=True)
+figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), layout="constrained", sharey=True)
 shape = (len(side), len(side))
 for ax, (title, q) in zip(axes, found.items()):
     for log_density, colour in ((log_p, "C0"), (q.log_prob(grid), "C3")):

@@ -2,7 +2,7 @@ r"""
 Which divergence sees what?
 ===========================
 
-A law with two modes is changed in four ways: it is shifted, widened, one of its modes is nearly dropped, or its tails
+A law with two modes is changed in four ways: it is shifted, widened, one of its modes is weakened, or its tails
 are made heavy. No divergence sees all four alike. The Kullback–Leibler divergence reacts to tails, where log-ratios are
 large; total variation counts mass that differs, wherever it is; the Wasserstein distance counts how far mass has to
 go; the energy distance sees a few far tails hardly at all. Which of them to report is part of the question.
@@ -41,7 +41,7 @@ original = two_modes()
 changes = {
     "shifted by 0.4": two_modes(shift=0.4),
     "widened by 15 %": two_modes(scale=1.15),
-    "a mode dropped": two_modes(weight=0.35),
+    "a mode weakened": two_modes(weight=0.35),
     "heavy tails": heavy_tails(),
 }
 
