@@ -175,6 +175,14 @@ def test_the_picture_shows_every_divergence_and_its_reference():
     assert isinstance(comparison, Comparison)
 
 
+def test_the_legend_names_the_reference_also_where_the_first_row_has_none():
+    comparison = compare(normals(60, 2, 1), normals(60, 2, 2, 1.0), divergences=[tv, energy])
+    assert not comparison.table.loc["tv", "reference"] > 0
+    panels = comparison.plot().figure.axes
+    assert {text.get_text() for text in panels[0].get_legend().get_texts()} >= {"estimate", "one distribution"}
+    assert panels[1].get_legend() is None
+
+
 def test_something_that_is_not_a_divergence_is_refused():
     with pytest.raises(TypeError, match="divergences must be a list of functions such as probdl.divergences.energy"):
         compare(normals(5, 1, 1), normals(5, 1, 2), divergences=["kl"])

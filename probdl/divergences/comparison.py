@@ -82,8 +82,7 @@ class Comparison:
         panels = rows(len(table))
         for panel, name in zip(panels, table.index):
             _draw(table.loc[[name]], panel)
-        for legend in filter(None, (panel.get_legend() for panel in panels[1:])):
-            legend.remove()
+        _one_legend(panels)
         return panels[0]
 
     def __repr__(self) -> str:
@@ -140,3 +139,14 @@ def _record(row: Row) -> dict[str, Any]:
     record["reference"] = references.mean().item()
     record["reference_sd"] = references.std().item() if len(references) > 1 else 0.0
     return record
+
+
+def _one_legend(panels: list[Axes]) -> None:
+    """Leave one legend above the first panel, of all that is shown in any: some rows have no reference or interval."""
+    entries: dict[str, Any] = {}
+    for panel in panels:
+        entries |= {name: handle for handle, name in zip(*panel.get_legend_handles_labels())}
+        if legend := panel.get_legend():
+            legend.remove()
+    handles, names = list(entries.values()), list(entries)
+    panels[0].legend(handles, names, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False)
