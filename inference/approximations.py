@@ -36,6 +36,14 @@ class Approximation(ABC):
     def density(self, name: str, entry: int) -> tuple[Tensor, Tensor]:
         """Return points and marginal densities there of one entry of the flattened site, for a picture."""
 
+    def log_prob(self, values: dict[str, Tensor]) -> Tensor:
+        """Return the log-density at sites' values, each (..., *shape), in their own spaces.
+
+        Raises:
+            ValueError: if the posterior is known by draws only.
+        """
+        raise ValueError("A posterior that is known by its draws has no density. Fit with another method.")
+
     def columns(self, seed: int) -> dict[str, dict[str, Tensor]]:
         """Return further columns of the summary, each in the site's shape."""
         return {}

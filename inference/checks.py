@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probdl.inference.latents import is_discrete
-
 
 def innermost(fn: Any) -> Any:
     """Return the distribution inside ``to_event``, ``expand`` and ``mask``."""
@@ -16,19 +14,13 @@ def innermost(fn: Any) -> Any:
 
 
 def check_sites(latent: dict[str, Any], observed: tuple[str, ...]) -> None:
-    """Raise a ValueError unless there are latent sites, all continuous, and observed ones."""
+    """Raise a ValueError unless there are latent sites and observed ones."""
     if not latent:
         raise ValueError("The model has no latent site: nothing is to be inferred. Add a pyro.sample without obs=.")
     if not observed:
         raise ValueError(
             f"The model has no observed site, only the latents {', '.join(latent)}. "
             "Pass the data and give one pyro.sample obs=."
-        )
-    discrete = [name for name, s in latent.items() if is_discrete(s["fn"])]
-    if discrete:
-        raise ValueError(
-            f"The latent sites {', '.join(discrete)} are discrete, and this method needs continuous ones. "
-            "Sum them out, for instance with a MixtureSameFamily in place of a mixture indicator."
         )
 
 

@@ -17,6 +17,8 @@ class NotApplicable(ValueError):
 
 def split_factors(program: Program) -> tuple[GaussianFactor, dict[str, Projection]]:
     """Separate the Gaussian part (the prior and Gaussian likelihoods) from the factors that need sites."""
+    program.require_all_rows()
+    program.require_continuous()
     _check_gaussian(program)
     base = gaussian_factor(program.recorded(program.log_prior), program.dim, program.start)
     projections = {}

@@ -99,6 +99,7 @@ def fit(
     program = Program(model, args, kwargs, dtype=dtype, device=device)
     with one_thread(program.is_small()):
         posterior = chosen.run(program, seed=seed, progress=progress)
+    posterior.program = program
     posterior.seconds = time.perf_counter() - started
     return posterior
 

@@ -108,7 +108,7 @@ class GaussianApproximation(Approximation):
         """Return the log-density at sites' values, each (..., *shape), in their own spaces."""
         free, log_jacobian = [], 0.0
         for name, latent in self.latents.items():
-            x = values[name]
+            x = values[name].to(self.free_mean)
             u = latent.transform.inv(x)
             jacobian = latent.transform.log_abs_det_jacobian(u, x)
             batch = x.shape[: x.ndim - len(latent.shape)]

@@ -106,6 +106,8 @@ def find_mode(program: Program, tolerance: float = 1e-6, max_steps: int = 500) -
     """
     from scipy.optimize import minimize
 
+    program.require_all_rows()
+    program.require_continuous()
     log_joint = program.recorded(program.log_joint)
     _check_start(program, log_joint)
     rows: list[dict[str, float]] = []

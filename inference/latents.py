@@ -54,8 +54,8 @@ def lay_out(latent: dict[str, Any]) -> dict[str, Latent]:
 def typical_value(msg: dict) -> Tensor:
     """The prior mean where it exists inside the support, else the middle of unconstrained space."""
     fn = msg["fn"]
-    if getattr(fn, "has_enumerate_support", False) or is_discrete(fn):
-        return fn.sample()
+    if is_discrete(fn):
+        return _first_value(fn)
     transform = biject_to(fn.support)
     try:
         mean = fn.mean.expand(fn.shape())
@@ -63,6 +63,14 @@ def typical_value(msg: dict) -> Tensor:
     except (NotImplementedError, AttributeError):
         inside = False
     return mean.detach() if inside else transform(torch.zeros_like(transform.inv(fn.sample())))
+
+
+def _first_value(fn: Any) -> Tensor:
+    """The first value of a discrete distribution that can be listed, else a draw; no global seed is changed."""
+    if getattr(fn, "has_enumerate_support", False):
+        return fn.enumerate_support(expand=False)[0].expand(fn.shape())
+    with torch.random.fork_rng(devices=[]):
+        return fn.sample()
 
 
 def is_discrete(fn: Any) -> bool:

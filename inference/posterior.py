@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
 from probdl.inference.approximations import Approximation
-from probdl.inference.gaussian import GaussianApproximation
+from probdl.inference.program import Program
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,8 @@ class Posterior:
         history: one row for each step of the iteration.
         elbo: the evidence lower bound where the method has one, in nats.
         log_evidence: the log marginal likelihood where the method has it, in nats.
+        notes: what a careful reader should know.
+        program: the model with its data, which ``check`` and ``predict`` run; None after ``load`` without a model.
     """
 
     method: str
@@ -41,6 +43,7 @@ class Posterior:
     elbo: Estimate | None = None
     log_evidence: Estimate | None = None
     notes: tuple[str, ...] = field(default=())
+    program: Program | None = field(default=None, repr=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,13 +96,10 @@ class Posterior:
         Raises:
             ValueError: if the posterior is known by draws only, or a site is missing.
         """
-        if not isinstance(self.approximation, GaussianApproximation):
-            raise ValueError(f"A posterior found by {self.method} is known by its draws and has no density here.")
         missing = [name for name in self.names if name not in values]
         if missing:
             raise ValueError(f"values must hold every site; {', '.join(missing)} are missing.")
-        like = self.approximation.free_mean
-        return self.approximation.log_prob({k: torch.as_tensor(v).to(like) for k, v in values.items()})
+        return self.approximation.log_prob({k: torch.as_tensor(values[k]) for k in self.names})
 
     def summary(self, level: float = 0.9) -> pd.DataFrame:
         """Return one row for each entry of each site, such as ``w[0]``: mean, sd and quantiles.

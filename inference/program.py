@@ -22,7 +22,7 @@ from torch.distributions import Categorical, Independent, biject_to
 
 from probdl.inference import arguments
 from probdl.inference.checks import check_observation, check_sites, innermost
-from probdl.inference.latents import lay_out, typical_value
+from probdl.inference.latents import is_discrete, lay_out, typical_value
 from probdl.inference.recording import NotRecordable, record
 
 
@@ -83,6 +83,8 @@ class Program:
         self.model, self.dtype, self.device = model, dtype, arguments.pick_device(device)
         self.args, self.kwargs = arguments.as_tensors(model, args, kwargs or {}, dtype, self.device)
         self.notes: tuple[str, ...] = ()
+        self.discrete: dict[str, Any] = {}  # latent sites on integers: their distributions at the first run
+        self._subsampled: dict[str, tuple[int, int]] = {}
         self._check_first_run()
         self._recorded: dict[Any, Callable] = {}
 
@@ -99,15 +101,18 @@ class Program:
     def _check_first_run(self) -> None:
         trace = self._first_trace()
         sites = {name: s for name, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
-        self._check_subsampling(trace)
+        self._note_subsampling(trace)
         latent = {name: s for name, s in sites.items() if not s["is_observed"]}
         self.observed = tuple(name for name, s in sites.items() if s["is_observed"])
         check_sites(latent, self.observed)
+        self.discrete = {name: s["fn"] for name, s in latent.items() if is_discrete(s["fn"])}
+        latent = {name: s for name, s in latent.items() if name not in self.discrete}
         for name in self.observed:
             check_observation(name, sites[name])
         self.latents = lay_out(latent)
         self.dim = sum(x.place.stop - x.place.start for x in self.latents.values())
-        self.start = torch.cat([x.transform.inv(latent[k]["value"]).reshape(-1) for k, x in self.latents.items()])
+        start = [x.transform.inv(latent[k]["value"]).reshape(-1) for k, x in self.latents.items()]
+        self.start = torch.cat([torch.zeros(0, dtype=self.dtype, device=self.device), *start])
         self._check_supports_stay()
 
     def _first_trace(self) -> Any:
@@ -130,15 +135,28 @@ class Program:
             hint = f"The data are {self.dtype}: make tensors and networks inside the model, or convert them with .to()."
         return ValueError(f"The model failed on its own data ({given}) with {type(error).__name__}: {error}. {hint}")
 
-    def _check_subsampling(self, trace: Any) -> None:
+    def _note_subsampling(self, trace: Any) -> None:
         for name, site in trace.nodes.items():
             if site["type"] == "sample" and site_is_subsample(site):
                 size, subsample = site["fn"].size, site["fn"].subsample_size
                 if subsample is not None and subsample < size:
-                    raise ValueError(
-                        f"plate {name!r} draws {subsample} of {size} rows at random, but this method needs all of "
-                        "them. Remove subsample_size."
-                    )
+                    self._subsampled[name] = (size, subsample)
+
+    def require_all_rows(self) -> None:
+        """Raise a ValueError that names the plates if some draw a part of their rows at random."""
+        for name, (size, subsample) in self._subsampled.items():
+            raise ValueError(
+                f"plate {name!r} draws {subsample} of {size} rows at random, but this method needs all of "
+                "them. Remove subsample_size, or use method='svi'."
+            )
+
+    def require_continuous(self) -> None:
+        """Raise a ValueError that names the latent sites that are discrete, if there are any."""
+        if self.discrete:
+            raise ValueError(
+                f"The latent sites {', '.join(self.discrete)} are discrete, and this method needs continuous ones. "
+                "Sum them out, for instance with a MixtureSameFamily in place of a mixture indicator."
+            )
 
     def is_small(self) -> bool:
         """Whether an evaluation is so cheap that more than one thread costs more than it brings."""
@@ -159,6 +177,8 @@ class Program:
 
     def _value_at(self, z: Tensor) -> Callable[[dict], Tensor]:
         def choose(msg: dict) -> Tensor:
+            if msg["name"] in self.discrete:
+                return typical_value(msg)
             if msg["name"] not in self.latents:
                 raise ValueError(f"Site {msg['name']!r} appears only at some values of the latents; that is not fixed.")
             return self.latents[msg["name"]].constrain(z)
