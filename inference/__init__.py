@@ -1,18 +1,22 @@
 """A Pyro model in, a ``Posterior`` out.
 
 - ``fitting``: ``fit``, the one verb, and the choice of a method.
-- ``program`` (with ``arguments``, ``latents``, ``checks``, ``recording``): an unmodified Pyro program becomes densities
-  and factors.
+- ``program`` (with ``arguments``, ``latents``, ``checks``, ``enumeration``, ``recording``): an unmodified Pyro program
+  becomes densities and factors.
 - ``expectation_propagation`` (with ``factors``, ``projections``, ``quadratic``, ``site_factors``, ``tilted``): iterate
   local moment matching.
+- ``mean_field``, ``full_rank`` (with ``deterministic_vi``, ``expectations``, ``fixed_draws``, ``gaussian_families``,
+  ``trust_region``, ``linear_response``, ``starts``, ``advice``): a Gaussian that maximises the evidence lower bound.
 - ``laplace``: a Gaussian at the mode. ``nuts``: Pyro's sampler, the reference.
 - ``posterior`` (with ``approximations``, ``gaussian``, ``sampled``): the result, the same object for every method.
 """
 
 from probdl.inference.expectation_propagation import ExpectationPropagation
 from probdl.inference.fitting import fit
+from probdl.inference.full_rank import FullRank
 from probdl.inference.laplace import Laplace
+from probdl.inference.mean_field import MeanField
 from probdl.inference.nuts import NUTS
 from probdl.inference.posterior import Posterior
 
-__all__ = ["NUTS", "ExpectationPropagation", "Laplace", "Posterior", "fit"]
+__all__ = ["NUTS", "ExpectationPropagation", "FullRank", "Laplace", "MeanField", "Posterior", "fit"]

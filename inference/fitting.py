@@ -11,7 +11,9 @@ import torch
 from probdl.errors import ConvergenceError
 from probdl.inference.expectation_propagation import ExpectationPropagation
 from probdl.inference.factors import NotApplicable
+from probdl.inference.full_rank import FullRank
 from probdl.inference.laplace import Laplace
+from probdl.inference.mean_field import MeanField
 from probdl.inference.nuts import NUTS
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
@@ -41,7 +43,9 @@ class _Auto:
 METHODS: dict[str, Callable[[], Method]] = {
     "auto": _Auto,
     "ep": ExpectationPropagation,
+    "fullrank": FullRank,
     "laplace": Laplace,
+    "meanfield": MeanField,
     "nuts": NUTS,
 }
 

@@ -107,9 +107,9 @@ def find_mode(program: Program, tolerance: float = 1e-6, max_steps: int = 500) -
     from scipy.optimize import minimize
 
     program.require_all_rows()
-    program.require_continuous()
+    program.sum_out_discrete()
     log_joint = program.recorded(program.log_joint)
-    _check_start(program, log_joint)
+    program.check_finite(program.start)
     rows: list[dict[str, float]] = []
     result = minimize(
         _on_numpy(lambda z: _finite_or_uphill(*value_and_gradient(log_joint, z)), program),
@@ -163,15 +163,6 @@ def _on_numpy(f: Callable, program: Program) -> Callable[[np.ndarray], object]:
         return tuple(o.cpu().double().numpy() for o in out) if isinstance(out, tuple) else out.cpu().double().numpy()
 
     return call
-
-
-def _check_start(program: Program, log_joint: Callable[[Tensor], Tensor]) -> None:
-    if not bool(torch.isfinite(log_joint(program.start))):
-        bad = [k for k in program.observed if not bool(torch.isfinite(program.log_factor(k, program.start)).all())]
-        raise ConvergenceError(
-            f"The log-density is not finite at the prior means: the factor of site {', '.join(bad) or 'a prior'} is "
-            "zero or NaN there. Use proper, less extreme priors, and logits= in place of probs=."
-        )
 
 
 def _check_curvature(program: Program, precision: Tensor) -> None:

@@ -20,9 +20,11 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Categorical, Independent, biject_to
 
+from probdl.errors import ConvergenceError
 from probdl.inference import arguments
 from probdl.inference.checks import check_observation, check_sites, innermost
-from probdl.inference.latents import is_discrete, lay_out, typical_value
+from probdl.inference.enumeration import Enumeration
+from probdl.inference.latents import Latent, is_discrete, lay_out, typical_value
 from probdl.inference.recording import NotRecordable, record
 
 
@@ -37,7 +39,8 @@ class _AtValues(Messenger):
         if site_is_subsample(msg):
             return
         if not msg["is_observed"]:
-            msg["value"], msg["done"] = self.choose(msg), True
+            if not msg["done"]:  # else enumerated, at all its values
+                msg["value"], msg["done"] = self.choose(msg), True
         elif _is_integer(msg["value"]) and not isinstance(innermost(msg["fn"]), Categorical):
             msg["value"] = msg["value"].to(self.dtype)
 
@@ -85,6 +88,7 @@ class Program:
         self.notes: tuple[str, ...] = ()
         self.discrete: dict[str, Any] = {}  # latent sites on integers: their distributions at the first run
         self._subsampled: dict[str, tuple[int, int]] = {}
+        self._enumeration: Enumeration | None = None
         self._check_first_run()
         self._recorded: dict[Any, Callable] = {}
 
@@ -93,9 +97,9 @@ class Program:
         with arguments.local_defaults(self.dtype, self.device), pyro.validation_enabled(False):
             yield
 
-    def _trace(self, choose: Callable[[dict], Tensor]) -> Any:
+    def _trace(self, choose: Callable[[dict], Tensor], model: Callable | None = None) -> Any:
         with self._running(), poutine.trace() as tracer, _AtValues(choose, self.dtype):
-            self.model(*self.args, **self.kwargs)
+            (model or self.model)(*self.args, **self.kwargs)
         return tracer.trace
 
     def _check_first_run(self) -> None:
@@ -158,10 +162,30 @@ class Program:
                 "Sum them out, for instance with a MixtureSameFamily in place of a mixture indicator."
             )
 
+    def sum_out_discrete(self) -> None:
+        """Let ``log_joint`` sum over the discrete latent sites, by Pyro's enumeration; a note says so.
+
+        Raises:
+            ValueError: if they cannot be summed out, or no continuous latent is left; it names them.
+        """
+        if not self.discrete or self._enumeration is not None:
+            return
+        if not self.latents:
+            raise ValueError(
+                f"The latent sites {', '.join(self.discrete)} are discrete, and there is no other: this method infers "
+                "continuous ones. Use method='cavi'."
+            )
+        self._enumeration = Enumeration(self)
+        self.notes += (f"the discrete sites {', '.join(self.discrete)} were summed out",)
+
+    def width(self) -> int:
+        """Return the size of the largest argument: about how many numbers one evaluation touches."""
+        tensors = [x for x in (*self.args, *self.kwargs.values()) if isinstance(x, Tensor)]
+        return max([x.numel() for x in tensors], default=1)
+
     def is_small(self) -> bool:
         """Whether an evaluation is so cheap that more than one thread costs more than it brings."""
-        tensors = [x for x in (*self.args, *self.kwargs.values()) if isinstance(x, Tensor)]
-        return max([x.numel() for x in tensors], default=0) < 500_000 and self.dim < 500
+        return self.width() < 500_000 and self.dim < 500
 
     def _check_supports_stay(self) -> None:
         """Refuse a support that moves with other latents: its transform would not be a fixed map."""
@@ -190,7 +214,15 @@ class Program:
         return {name: latent.constrain(z) for name, latent in self.latents.items()}
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """Return log p(data, latents) at z (dim,), with the Jacobian of the transforms; a scalar, in nats."""
+        """Return log p(data, latents) at z (dim,), with the Jacobian of the transforms; a scalar, in nats.
+
+        Discrete latents are summed out.
+        """
+        self.sum_out_discrete()
+        if self._enumeration is not None:
+            trace = self._trace(self._value_at(z), self._enumeration.model)
+            with self._running():
+                return self._enumeration.log_prob(trace) + self._log_jacobian(z)
         trace = self._trace(self._value_at(z))
         with self._running():
             terms = [_log_prob(s).sum() for s in trace.nodes.values() if s["type"] == "sample"]
@@ -227,8 +259,28 @@ class Program:
         """Return the latent site along which a precision matrix is smallest, and that share of its largest."""
         values, vectors = torch.linalg.eigh(precision)
         worst = int(vectors[:, 0].abs().argmax())
-        site = next(k for k, x in self.latents.items() if x.place.start <= worst < x.place.stop)
-        return site, float(values[0] / values[-1].abs().clamp(min=1e-300))
+        return self.site_at(worst), float(values[0] / values[-1].abs().clamp(min=1e-300))
+
+    def site_at(self, entry: int) -> str:
+        """Return the latent site that holds an entry of the flat vector."""
+        return next(k for k, x in self.latents.items() if x.place.start <= entry < x.place.stop)
+
+    def check_finite(self, z: Tensor) -> None:
+        """Raise a ConvergenceError that names the sites whose log-density at z is not finite, if any is not."""
+        if bool(torch.isfinite(self.log_joint(z))):
+            return
+        bad = [k for k in self.observed if not bool(torch.isfinite(self.log_factor(k, z)).all())]
+        bad = bad or [k for k in self.latents if not bool(torch.isfinite(self.log_latent(k, z)))]
+        raise ConvergenceError(
+            f"The log-density is not finite at the prior means: the factor of site {', '.join(bad) or 'a prior'} is "
+            "zero or NaN there. Use proper, less extreme priors, and logits= in place of probs=."
+        )
+
+    def prior_scales(self, z: Tensor) -> dict[str, Tensor]:
+        """Return the scales of the real latent sites whose prior has one that moves with other latents, at z."""
+        here, moved = self._trace(self._value_at(z)), self._trace(self._value_at(z + 0.37))
+        scales = {name: [_scale(t.nodes[name]["fn"], x) for t in (here, moved)] for name, x in self.latents.items()}
+        return {k: a for k, (a, b) in scales.items() if a is not None and b is not None and not torch.equal(a, b)}
 
     def recorded(self, f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         """Return ``f`` as a recorded graph where that is safe, else ``f`` itself, with a note that says why."""
@@ -239,6 +291,12 @@ class Program:
             if note not in self.notes:
                 self.notes += (note,)
             return f
+
+
+def _scale(fn: Any, latent: Latent) -> Tensor | None:
+    """The scale of a real site's prior in the site's shape, where it has one."""
+    scale = getattr(innermost(fn), "scale", None)
+    return scale.expand(latent.shape) if latent.is_real() and isinstance(scale, Tensor) else None
 
 
 def _same(a: tuple, b: tuple) -> bool:

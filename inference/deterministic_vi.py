@@ -1,0 +1,200 @@
+"""Maximise the evidence lower bound of a Gaussian family as an ordinary function: what MeanField and FullRank share."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probdl.divergences.estimate import Estimate
+from probdl.errors import ConvergenceError, ConvergenceWarning
+from probdl.inference.advice import advice
+from probdl.inference.derivatives import at_least
+from probdl.inference.expectations import DrawnExpectation, Expectation
+from probdl.inference.fixed_draws import standard_draws
+from probdl.inference.gaussian_families import Family
+from probdl.inference.linear_response import Curvature, location_hessian, response_covariance, sandwich
+from probdl.inference.linear_response_gaussian import LinearResponseGaussian
+from probdl.inference.posterior import Posterior
+from probdl.inference.program import Program
+from probdl.inference.trust_region import Minimum, Smooth, minimise
+
+_ELBO_DRAWS = 1000  # fresh ones, since the bound is too high on those that it was maximised on
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user may set.
+
+    Attributes:
+        draw_error: largest error of a location, in linear-response sd units, at which draws are no longer doubled.
+        max_points: where doubling stops.
+        max_steps: of the optimiser, at each number of points.
+    """
+
+    draw_error: float
+    max_points: int
+    max_steps: int
+
+
+def check_settings(method: Any) -> None:
+    """Raise a ValueError for settings that no method can run with; it names the argument."""
+    if method.draws is not None and (method.draws < 2 or method.draws % 2):
+        raise ValueError(f"draws must be an even number of at least 2, since they come in pairs; got {method.draws}.")
+    if not method.draw_error > 0:
+        raise ValueError(f"draw_error must be positive; got {method.draw_error}.")
+    for name in ("max_draws", "max_steps"):
+        if getattr(method, name) < 1:
+            raise ValueError(f"{name} must be positive; got {getattr(method, name)}.")
+
+
+@dataclass
+class Optimum:
+    """The best member of a family, with its linear response and the errors that the fixed points leave."""
+
+    family: Family
+    phi: Tensor
+    expectation: Expectation
+    covariance: Tensor
+    mean_hessian: Tensor
+    location_error: float
+    scale_error: float
+    converged: bool
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def response_sd(self) -> Tensor:
+        """The linear-response standard deviations of z, (d,)."""
+        return self.covariance.diagonal().sqrt()
+
+
+def maximise(program: Program, family: Family, expectation: Expectation, settings: Settings) -> Optimum:
+    """Maximise the bound, doubling the points until their error is small.
+
+    Raises:
+        ConvergenceError: if the bound is not finite at the start, or not curved where the optimiser stopped; it names
+            the site.
+    """
+    family = _backtracked(program, family, expectation)
+    rows: list[dict[str, float]] = []
+    while True:
+        optimum = _maximise_once(program, family, expectation, settings, rows)
+        enough = min(settings.draw_error, expectation.tolerance)
+        if optimum.location_error <= enough or 2 * expectation.points > settings.max_points:
+            return optimum
+        expectation = expectation.refined()
+        family = optimum.family.restarted(optimum.phi, optimum.covariance)
+
+
+def _backtracked(program: Program, family: Family, expectation: Expectation) -> Family:
+    """Narrow the family until the bound is finite at its start."""
+    for _ in range(40):
+        if bool(torch.isfinite(expectation(family, family.zero()))):
+            return family
+        family = family.narrowed(0.5)
+    program.check_finite(family.centre)
+    raise ConvergenceError("The bound is not finite however narrow the approximation is. Use method='nuts'.")
+
+
+def _maximise_once(
+    program: Program, family: Family, expectation: Expectation, settings: Settings, rows: list[dict[str, float]]
+) -> Optimum:
+    smooth = Smooth(lambda phi: -expectation(family, phi) - family.entropy(phi), family.centre)
+    scale = abs(float(smooth.at(family.zero())[0]))
+    tolerance = max(1e-5, 30 * (torch.finfo(program.dtype).eps * (1 + scale)) ** 0.5)
+    found = minimise(smooth, family.zero(), tolerance, settings.max_steps)
+    rows += [_row(len(rows) + i, value, norm, expectation) for i, (value, norm) in enumerate(found.history)]
+    try:
+        curvature = Curvature(smooth, found.x)
+    except ConvergenceError as reason:
+        raise ConvergenceError(_not_curved(program, family, smooth, found, str(reason))) from reason
+    phi, converged = _polished(smooth, curvature, found, tolerance)
+    covariance = response_covariance(family, curvature)
+    mean_hessian = location_hessian(family, curvature)
+    moved = sandwich(family, curvature, expectation.residuals(family, phi, mean_hessian))
+    errors = float((moved[0] / covariance.diagonal().sqrt()).max()), float(moved[1].max())
+    return Optimum(family, phi, expectation, covariance, mean_hessian, *errors, converged, rows)
+
+
+def _row(step: int, value: float, norm: float, expectation: Expectation) -> dict[str, float]:
+    return {"step": step + 1, "elbo": -value, "gradient": norm, expectation.unit.split()[-1]: expectation.points}
+
+
+def _polished(smooth: Smooth, curvature: Curvature, found: Minimum, tolerance: float) -> tuple[Tensor, bool]:
+    """Take one last Newton step, which is nearly exact so close to the optimum; say whether it was that close."""
+    value, gradient = smooth.at(found.x)
+    step = curvature.solve(gradient[:, None])[:, 0]
+    decrement = float((gradient @ step).clamp(min=0).sqrt())
+    converged = decrement <= 10 * max(tolerance, at_least(1e-4, gradient.dtype))
+    after, _ = smooth.at(found.x - step)
+    near = after <= value + 1e-9 * (1 + value.abs())
+    return (found.x - step if converged and bool(near) else found.x), converged
+
+
+def _not_curved(program: Program, family: Family, smooth: Smooth, found: Minimum, reason: str) -> str:
+    rows = torch.eye(family.dim, family.size).to(found.x)
+    block = torch.stack([smooth.product(found.x, row)[: family.dim] for row in rows])
+    inverse = torch.linalg.inv(family.root)
+    site, smallest = program.weakest_site(inverse.T @ ((block + block.T) / 2) @ inverse)
+    return (
+        f"Deterministic VI stopped after {found.steps} steps ({found.message}) where {reason}: along {site!r} the "
+        f"smallest curvature is {smallest:.2g} of the largest. The posterior may be improper or unbounded there: give "
+        f"{site!r} a proper prior, remove what the data cannot tell apart, or use method='nuts'."
+    )
+
+
+def bound(optimum: Optimum, seed: int) -> Estimate:
+    """Return the evidence lower bound: by quadrature, or on fresh antithetic draws."""
+    family, phi, expectation = optimum.family, optimum.phi, optimum.expectation
+    entropy = float(family.entropy(phi))
+    if not isinstance(expectation, DrawnExpectation):
+        value = float(expectation(family, phi))
+        gap = abs(float(expectation.refined()(family, phi)) - value)
+        return Estimate(value + entropy, gap, "quadrature", target="lower bound", n=expectation.points)
+    pairs = max(_ELBO_DRAWS // 2, family.dim)
+    z = family.points(phi, standard_draws(pairs, family.dim, seed + 1, phi))
+    gap = z - family.location(phi)
+    quadratic = -0.5 * ((gap @ optimum.mean_hessian) * gap).sum(1)  # a control variate with a known mean
+    known = -0.5 * float((optimum.mean_hessian * family.covariance(phi)).sum())
+    values = expectation.at(z) - quadratic
+    halves = (values[:pairs] + values[pairs:]) / 2
+    stderr = float(halves.std()) / pairs**0.5
+    return Estimate(float(halves.mean()) + known + entropy, stderr, "monte carlo", target="lower bound", n=2 * pairs)
+
+
+def posterior_of(program: Program, optimum: Optimum, method: str, start: str, seed: int, started: float) -> Posterior:
+    """Return the posterior that an optimum stands for, with its message and warnings."""
+    import pandas as pd
+
+    family, phi = optimum.family, optimum.phi
+    approximation = LinearResponseGaussian(
+        program.latents, family.location(phi), family.covariance(phi), optimum.covariance
+    )
+    rows = optimum.rows
+    notes = (*program.notes, *advice(program, optimum))
+    message = " ".join([f"{_done(optimum, method)} {start}", *(f"Note: {note}." for note in notes)])
+    if not optimum.converged:
+        warnings.warn(f"{method} stopped before its optimum: {message}", ConvergenceWarning, stacklevel=4)
+    return Posterior(
+        method=method,
+        approximation=approximation,
+        converged=optimum.converged,
+        message=message,
+        seconds=time.perf_counter() - started,
+        history=pd.DataFrame(rows),
+        elbo=bound(optimum, seed),
+        notes=notes,
+    )
+
+
+def _done(optimum: Optimum, method: str) -> str:
+    expectation = optimum.expectation
+    how = f"{expectation.points} {'fixed draws' if expectation.unit == 'draws' else expectation.unit}"
+    error = f"which leave an error of at most {optimum.location_error:.1g} sd in the means"
+    state = "maximised the bound" if optimum.converged else "did not reach the maximum of the bound"
+    name = {"meanfield": "Mean-field", "fullrank": "Full-rank"}[method]
+    return f"{name} VI {state} in {len(optimum.rows)} Newton steps by {how}, {error}."

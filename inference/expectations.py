@@ -1,0 +1,164 @@
+r"""Expectations of the log-density under a Gaussian family: by fixed draws, or exactly through affine projections."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+
+from probdl.inference.factors import NotApplicable, split_factors
+from probdl.inference.fixed_draws import is_whitened, standard_draws
+from probdl.inference.gaussian_families import Family
+from probdl.inference.program import Program
+from probdl.inference.projections import Projection
+from probdl.inference.site_factors import SiteFactors
+from probdl.natural import GaussianFactor
+
+_BUDGET = 4_000_000  # values held at a time
+_MOST_SHARED = 2000  # observations that share one projection, which a quadrature would evaluate n² times
+
+
+class Expectation(ABC):
+    """E_q log p(x, z) as a function of the parameters of a family."""
+
+    points: int
+    unit: str
+    tolerance: float  # of a location's error, in linear-response sd units, where it is cheaper than the user's
+
+    @abstractmethod
+    def __call__(self, family: Family, phi: Tensor) -> Tensor:
+        """Return the expectation, a scalar in nats."""
+
+    @abstractmethod
+    def refined(self) -> Expectation:
+        """Return the same expectation with twice the points."""
+
+    @abstractmethod
+    def residuals(self, family: Family, phi: Tensor, curvature: Tensor) -> Tensor:
+        """Return columns whose outer products sum to the error covariance of the gradient in φ, (size, k)."""
+
+
+class ProjectedExpectation(Expectation):
+    r"""Exact up to one-dimensional Gauss–Hermite quadrature: the log-density is Gaussian factors and sites ℓ(a·z).
+
+    Under q each a·z is normal, so :math:`E_q \ell(a^\top z)` is a one-dimensional integral whatever the dimension, and
+    there is no draw noise at all.
+
+    Args:
+        base: the product of the Gaussian factors.
+        sites: those that see z through one affine projection each.
+        points: nodes of the quadrature.
+    """
+
+    unit, tolerance = "quadrature nodes", 1e-2
+
+    def __init__(self, base: GaussianFactor, sites: list[SiteFactors], points: int = 32) -> None:
+        from numpy.polynomial.hermite_e import hermegauss
+
+        self.base, self.sites, self.points = base, sites, points
+        self._root = base.cholesky().T  # rows whose variances sum to tr(PΣ)
+        nodes, weights = (torch.as_tensor(a).to(base.shift) for a in hermegauss(points))
+        self._nodes, self._weights = nodes[:, None], weights / weights.sum()
+
+    def __call__(self, family: Family, phi: Tensor) -> Tensor:
+        """Return the expectation."""
+        m, base = family.location(phi), self.base
+        spread = family.variances(phi, self._root).sum()
+        total = base.constant + base.shift @ m - 0.5 * (m @ base.precision @ m + spread)
+        for site in self.sites:
+            eta = site.a @ m + family.variances(phi, site.a).sqrt() * self._nodes
+            total = total + self._weights @ site.quadrature.log_likelihood(eta).sum(1) + site.constant
+        return total
+
+    def refined(self) -> ProjectedExpectation:
+        """Return the same with twice the nodes."""
+        return ProjectedExpectation(self.base, self.sites, 2 * self.points)
+
+    def residuals(self, family: Family, phi: Tensor, curvature: Tensor) -> Tensor:
+        """Return the change of the gradient under twice the nodes, (size, 1)."""
+        phi = phi.detach().requires_grad_()
+        gap = self.refined()(family, phi) - self(family, phi)
+        return torch.autograd.grad(gap, phi)[0][:, None]
+
+
+class DrawnExpectation(Expectation):
+    """By fixed antithetic draws, for any log-density.
+
+    Args:
+        log_joint: maps (d,) to a scalar; a recorded graph is run on many rows at once, anything else row by row.
+        noise: the draws, from ``standard_draws``.
+        seed: that they came from.
+        width: numbers that one evaluation touches, which limits how many draws are run at once.
+    """
+
+    unit, tolerance = "draws", 1.0
+
+    def __init__(self, log_joint: Callable[[Tensor], Tensor], noise: Tensor, seed: int, width: int = 1) -> None:
+        self.log_joint, self.noise, self.seed, self.width = log_joint, noise, seed, width
+        self.points = len(noise)
+
+    def at(self, z: Tensor) -> Tensor:
+        """Return the log-density of each row of z, (M,)."""
+        if not isinstance(self.log_joint, fx.GraphModule):
+            return torch.stack([self.log_joint(row) for row in z])
+        rows = max(1, _BUDGET // self.width)
+        return torch.cat([torch.vmap(self.log_joint)(part) for part in z.split(rows)])
+
+    def __call__(self, family: Family, phi: Tensor) -> Tensor:
+        """Return the mean over the draws."""
+        return self.at(family.points(phi, self.noise)).mean()
+
+    def refined(self) -> DrawnExpectation:
+        """Return the same with twice the draws."""
+        return self.with_draws(2 * self.points)
+
+    def with_draws(self, points: int) -> DrawnExpectation:
+        """Return the same with so many draws."""
+        noise = standard_draws(points // 2, self.noise.shape[1], self.seed, self.noise)
+        return DrawnExpectation(self.log_joint, noise, self.seed, self.width)
+
+    def residuals(self, family: Family, phi: Tensor, curvature: Tensor) -> Tensor:
+        """Return the scores of the antithetic pairs, less what their exact moments integrate, over the pairs.
+
+        A pair is the unit, since its two draws are not independent. The mean curvature's part of the gradient is
+        integrated exactly by second moments of one, so it is no error.
+        """
+        z = family.points(phi, self.noise).detach().requires_grad_()
+        with torch.enable_grad():
+            (gradients,) = torch.autograd.grad(self.at(z).sum(), z)
+        pairs, dim = len(z) // 2, z.shape[1]
+        exact = curvature if is_whitened(pairs, dim) else torch.diag(curvature.diagonal())
+        linear = (z - family.location(phi)).detach() @ exact
+        scores = family.scores(phi, self.noise, gradients + linear)
+        halves = _less_squares((scores[:pairs] + scores[pairs:]) / 2, self.noise[:pairs])
+        return halves.T / pairs
+
+
+def _less_squares(scores: Tensor, noise: Tensor) -> Tensor:
+    """Residuals of the scores on the squares of the draws, whose means are exact, scaled for the degrees of freedom."""
+    pairs, dim = noise.shape
+    centred = scores - scores.mean(0)
+    if pairs < 2 * (dim + 1):
+        return centred * (pairs / max(pairs - 1, 1)) ** 0.5
+    squares = noise.square() - 1
+    fitted = squares @ torch.linalg.lstsq(squares, centred).solution
+    return (centred - fitted) * (pairs / (pairs - dim - 1)) ** 0.5
+
+
+def expectation_of(program: Program, pairs: int, seed: int) -> Expectation:
+    """Return the exact expectation where the program's factors allow it, else one by fixed draws."""
+    try:
+        base, projections = split_factors(program)
+        if not any(_is_shared_by_many(p) for p in projections.values()):
+            return ProjectedExpectation(base, [SiteFactors(p) for p in projections.values()])
+    except NotApplicable:
+        pass
+    noise = standard_draws(pairs, program.dim, seed, program.start)
+    return DrawnExpectation(program.recorded(program.log_joint), noise, seed, program.width())
+
+
+def _is_shared_by_many(projection: Projection) -> bool:
+    a = projection.directions
+    return len(a) > _MOST_SHARED and bool((a == a[0]).all())

@@ -1,0 +1,93 @@
+r"""Linear response: how the optimum moves when the log-density is tilted gives the covariance that mean field misses.
+
+At the optimum of a bound F(φ) the covariance of the latents is the location's block of the inverse Hessian of −F. The
+same inverse turns the error of the gradient into the error of the optimum (the sandwich).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from probdl.errors import ConvergenceError
+from probdl.inference.gaussian_families import Family
+from probdl.inference.trust_region import Smooth
+
+_DENSE = 4000  # parameters up to which the Hessian is held as a matrix
+_PROBES = 100  # random probes of the diagonal of the inverse where it is not
+_CHUNK = 16
+
+
+class Curvature:
+    """The Hessian of a function at a point, and systems with it: dense, or by conjugate gradients.
+
+    Args:
+        smooth: the function.
+        x: the point, (n,).
+
+    Raises:
+        ConvergenceError: if the Hessian is not positive definite.
+    """
+
+    def __init__(self, smooth: Smooth, x: Tensor) -> None:
+        self.smooth, self.x = smooth, x
+        self.is_dense = len(x) <= _DENSE
+        if self.is_dense:
+            rows = torch.eye(len(x)).to(x).split(_CHUNK)
+            matrix = torch.cat([smooth.product(x, part) for part in rows])
+            self.matrix = (matrix + matrix.T) / 2
+            self._root, info = torch.linalg.cholesky_ex(self.matrix)
+            if int(info) or not bool(torch.isfinite(self._root).all()):
+                raise ConvergenceError("the bound is not curved at its optimum")
+
+    def solve(self, columns: Tensor) -> Tensor:
+        """Return the inverse Hessian times columns (n, k)."""
+        if self.is_dense:
+            return torch.cholesky_solve(columns, self._root)
+        return torch.stack([self._conjugate_gradients(b) for b in columns.T], 1)
+
+    def block(self, dim: int) -> Tensor:
+        """Return the first (dim, dim) block of the Hessian; its expectation, the identity, where it is not held."""
+        return self.matrix[:dim, :dim] if self.is_dense else torch.eye(dim).to(self.x)
+
+    def _conjugate_gradients(self, b: Tensor, tolerance: float = 1e-6, most: int = 500) -> Tensor:
+        x, r = torch.zeros_like(b), b.clone()
+        p, size = r.clone(), r @ r
+        for _ in range(most):
+            if size.sqrt() <= tolerance * b.norm():
+                return x
+            q = self.smooth.product(self.x, p)
+            bend = p @ q
+            if not bool(bend > 0):
+                raise ConvergenceError("the bound is not curved at its optimum")
+            x, r = x + (size / bend) * p, r - (size / bend) * q
+            last, size = size, r @ r
+            p = r + (size / last) * p
+        return x
+
+
+def response_covariance(family: Family, curvature: Curvature) -> Tensor:
+    """Return the linear-response covariance of z, (d, d)."""
+    unit = torch.eye(len(curvature.x), family.dim).to(curvature.x)
+    inner = curvature.solve(unit)[: family.dim]
+    covariance = family.root @ inner @ family.root.T
+    return (covariance + covariance.T) / 2
+
+
+def location_hessian(family: Family, curvature: Curvature) -> Tensor:
+    """Return the mean of the Hessian of minus the log-density under q, (d, d)."""
+    inverse = torch.linalg.inv(family.root)
+    return inverse.T @ curvature.block(family.dim) @ inverse
+
+
+def sandwich(family: Family, curvature: Curvature, residuals: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the standard errors of the location and of the log-scales, (d,) each, that the points leave.
+
+    Args:
+        family: of the approximation.
+        curvature: of the negative bound at its optimum.
+        residuals: columns whose outer products sum to the error covariance of the gradient, (size, k).
+    """
+    d = family.dim
+    moved = curvature.solve(residuals)
+    return (family.root @ moved[:d]).norm(dim=1), moved[d : 2 * d].norm(dim=1) / 2**0.5
