@@ -8,9 +8,14 @@
 - ``mean_field``, ``full_rank`` (with ``deterministic_vi``, ``expectations``, ``fixed_draws``, ``gaussian_families``,
   ``trust_region``, ``linear_response``, ``starts``, ``advice``): a Gaussian that maximises the evidence lower bound.
 - ``laplace``: a Gaussian at the mode. ``nuts``: Pyro's sampler, the reference.
-- ``posterior`` (with ``approximations``, ``gaussian``, ``sampled``): the result, the same object for every method.
+- ``posterior`` (with ``approximations``, ``gaussian``, ``sampled``): the result, the same object for every method; its
+  questions are answered by ``diagnostics`` (with ``densities``), ``predictive``, ``exchange`` and ``saved`` (with
+  ``supports``). ``comparing`` sets two side by side, ``calibration`` tests a method on data simulated from the model.
 """
 
+from probdl.inference.calibration import Calibration, simulation_based_calibration
+from probdl.inference.comparing import compare_posteriors
+from probdl.inference.diagnostics import Check
 from probdl.inference.expectation_propagation import ExpectationPropagation
 from probdl.inference.fitting import fit
 from probdl.inference.full_rank import FullRank
@@ -19,4 +24,16 @@ from probdl.inference.mean_field import MeanField
 from probdl.inference.nuts import NUTS
 from probdl.inference.posterior import Posterior
 
-__all__ = ["NUTS", "ExpectationPropagation", "FullRank", "Laplace", "MeanField", "Posterior", "fit"]
+__all__ = [
+    "NUTS",
+    "Calibration",
+    "Check",
+    "ExpectationPropagation",
+    "FullRank",
+    "Laplace",
+    "MeanField",
+    "Posterior",
+    "compare_posteriors",
+    "fit",
+    "simulation_based_calibration",
+]

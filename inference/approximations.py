@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ class Approximation(ABC):
 
     latents: dict[str, Latent]
     notes: tuple[str, ...] = ()
+    chains: dict[str, Tensor] = {}  # of a sampler: by site, (chains, n, *shape)
 
     @abstractmethod
     def mean(self, name: str) -> Tensor:
@@ -43,6 +45,40 @@ class Approximation(ABC):
             ValueError: if the posterior is known by draws only.
         """
         raise ValueError("A posterior that is known by its draws has no density. Fit with another method.")
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether it is known by Markov chains: without a density, but with R-hat and effective sample sizes."""
+        return bool(self.chains)
+
+    def repeated_draws(self, n: int, seed: int) -> dict[str, Tensor]:
+        """Return n draws, (n, *shape), some of them several times where fewer are held."""
+        return self.draws(n, seed)
+
+    def draws_and_log_prob(self, n: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Return n draws with their log-densities, (n,), which a subclass may know without inverting transforms."""
+        values = self.draws(n, seed)
+        return values, self.log_prob(values)
+
+    def errors(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return the Monte Carlo standard errors of a site's mean and sd, in its shape; zero where they are exact."""
+        mean = self.mean(name)
+        return torch.zeros_like(mean), torch.zeros_like(mean)
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors, and settings that JSON can hold, from which ``from_tensors`` builds this again.
+
+        Raises:
+            TypeError: if this kind cannot be saved.
+        """
+        raise TypeError(f"A posterior held as {type(self).__name__} cannot be saved. Keep its draws(n) instead.")
+
+    @classmethod
+    def from_tensors(
+        cls, latents: dict[str, Latent], tensors: dict[str, Tensor], settings: dict[str, Any]
+    ) -> Approximation:
+        """Return what ``to_tensors`` took apart."""
+        raise TypeError(f"A posterior held as {cls.__name__} cannot be loaded.")
 
     def columns(self, seed: int) -> dict[str, dict[str, Tensor]]:
         """Return further columns of the summary, each in the site's shape."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,10 +93,43 @@ class GaussianApproximation(Approximation):
 
     def draws(self, n: int | None, seed: int) -> dict[str, Tensor]:
         """Return n draws (4000 where None) with a local generator."""
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(n or 4000, len(self.free_mean), generator=generator, dtype=self.free_mean.dtype)
-        z = self.free_mean + noise.to(self.free_mean.device) @ self.root.T
+        z = self.free_mean + self._noise(n or 4000, seed) @ self.root.T
         return {name: latent.constrain(z) for name, latent in self.latents.items()}
+
+    def _noise(self, n: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(n, len(self.free_mean), generator=generator, dtype=self.free_mean.dtype)
+        return noise.to(self.free_mean.device)
+
+    def draws_and_log_prob(self, n: int, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Return draws with their log-densities, exact even where a transform cannot be inverted in floating point."""
+        noise = self._noise(n, seed)
+        z = self.free_mean + noise @ self.root.T
+        values, log_jacobian = {}, torch.zeros_like(z[:, 0])
+        for name, latent in self.latents.items():
+            u = z[:, latent.place].reshape(n, *latent.free_shape)
+            values[name] = latent.transform(u)
+            log_jacobian = log_jacobian + _summed(latent.transform.log_abs_det_jacobian(u, values[name]), 1)
+        return values, self._log_standard(noise) - log_jacobian
+
+    def errors(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return the errors of the moments that a fixed set of draws gives; zero for the exact ones."""
+        if self._is_elementwise(name):
+            return super().errors(name)
+        x = self._fixed_draws[name]
+        squares = (x - x.mean(0)) ** 2
+        return x.std(0) / _DRAWS**0.5, squares.std(0) / (2 * x.std(0) * _DRAWS**0.5)
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return mean and covariance on unconstrained space."""
+        return {"mean": self.free_mean, "covariance": self.free_covariance}, {}
+
+    @classmethod
+    def from_tensors(
+        cls, latents: dict[str, Latent], tensors: dict[str, Tensor], settings: dict[str, Any]
+    ) -> GaussianApproximation:
+        """Return the Gaussian with this mean and covariance."""
+        return cls(latents, tensors["mean"], tensors["covariance"])
 
     def cov(self, names: tuple[str, ...]) -> Tensor:
         """Return the covariance of the flattened sites: exact where all are real, else by draws."""
@@ -106,18 +140,26 @@ class GaussianApproximation(Approximation):
 
     def log_prob(self, values: dict[str, Tensor]) -> Tensor:
         """Return the log-density at sites' values, each (..., *shape), in their own spaces."""
-        free, log_jacobian = [], 0.0
+        free, log_jacobian = [], torch.zeros_like(self.free_mean[0])
         for name, latent in self.latents.items():
             x = values[name].to(self.free_mean)
             u = latent.transform.inv(x)
-            jacobian = latent.transform.log_abs_det_jacobian(u, x)
-            batch = x.shape[: x.ndim - len(latent.shape)]
-            free.append(u.reshape(*batch, -1))
-            log_jacobian = log_jacobian + jacobian.reshape(*batch, -1).sum(-1)
+            batch = x.ndim - len(latent.shape)
+            free.append(u.reshape(*x.shape[:batch], -1))
+            log_jacobian = log_jacobian + _summed(latent.transform.log_abs_det_jacobian(u, x), batch)
         gap = torch.cat(free, -1) - self.free_mean
         white = torch.linalg.solve_triangular(self.root, gap[..., None], upper=False)[..., 0]
+        return self._log_standard(white) - log_jacobian
+
+    def _log_standard(self, white: Tensor) -> Tensor:
+        """The log-density on unconstrained space at mean + root·white, (...)."""
         normaliser = self.root.diagonal().log().sum() + 0.5 * len(self.free_mean) * math.log(2 * math.pi)
-        return -0.5 * (white**2).sum(-1) - normaliser - log_jacobian
+        return -0.5 * (white**2).sum(-1) - normaliser
+
+
+def _summed(x: Tensor, batch: int) -> Tensor:
+    """Sum all but the first ``batch`` dimensions."""
+    return x.reshape(*x.shape[:batch], -1).sum(-1)
 
 
 def _gauss_hermite(like: Tensor) -> tuple[Tensor, Tensor]:

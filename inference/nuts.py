@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
@@ -71,42 +71,44 @@ class NUTS:
         log_joint = program.recorded(program.log_joint)
         density = program.recorded(torch.func.grad_and_value(log_joint))
         kept, interrupted = self._sample(_Potential(density, centre, root), program, seed, progress)
-        chains = _equal_chains(kept)
+        kept = _long_chains(kept)
+        chains, diverged = _stacked(kept), [chain.divergences for chain in kept]
         approximation = SampledApproximation(program.latents, program.constrain(centre + chains @ root.T))
         worst = _check_mixing(approximation)
         length = f"{chains.shape[0]} × {chains.shape[1]} draws after {self.warmup} steps of warm-up"
+        noted = f" Note: {sum(diverged)} transitions diverged; see check()." if sum(diverged) else ""
         stopped = "Interrupted before the end. " if interrupted else ""
         return Posterior(
             method="nuts",
             approximation=approximation,
             converged=worst <= 1.05 and not interrupted,
-            message=f"{stopped}NUTS kept {length}, {how}; the largest split R-hat is {worst:.3f}.",
+            message=f"{stopped}NUTS kept {length}, {how}; the largest split R-hat is {worst:.3f}.{noted}",
             seconds=time.perf_counter() - started,
-            history=pd.DataFrame({"chain": range(len(chains)), "draws": chains.shape[1]}),
+            history=pd.DataFrame({"chain": range(len(chains)), "draws": chains.shape[1], "divergences": diverged}),
             notes=program.notes,
         )
 
     def _sample(
         self, potential: _Potential, program: Program, seed: int, progress: bool | None
-    ) -> tuple[list[list[Tensor]], bool]:
+    ) -> tuple[list[_Chain], bool]:
         """Run the chains one after another; an interrupt keeps the draws that were made."""
-        kept: list[list[Tensor]] = []
+        kept: list[_Chain] = []
         total = (self.draws + self.warmup) * self.chains
         # Pyro draws from torch's global generator: it is seeded here and restored afterwards.
         with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False), bar(total, progress, "NUTS") as ticks:
             torch.manual_seed(seed)
             try:
                 for _ in range(self.chains):
-                    kept.append([])
+                    kept.append(_Chain())
                     self._chain(potential, program, kept[-1], ticks)
             except KeyboardInterrupt:
-                if max(map(len, kept)) < 20:
+                if max(len(chain.draws) for chain in kept) < 20:
                     raise
                 warnings.warn("NUTS was interrupted; the draws made so far are kept.", ConvergenceWarning, stacklevel=4)
                 return kept, True
         return kept, False
 
-    def _chain(self, potential: _Potential, program: Program, kept: list[Tensor], ticks: Any) -> None:
+    def _chain(self, potential: _Potential, program: Program, kept: _Chain, ticks: Any) -> None:
         kernel = PyroNUTS(potential_fn=potential, adapt_mass_matrix=potential.is_plain)
         noise = torch.randn(program.dim, dtype=program.dtype).to(program.device)
         kernel.initial_params = {"e": 0.0 * noise if potential.is_plain else noise}
@@ -115,17 +117,30 @@ class NUTS:
         for i in range(self.warmup + self.draws):
             params = kernel.sample(params)
             if i >= self.warmup:
-                kept.append(params["e"].detach().clone())
+                kept.draws.append(params["e"].detach().clone())
+                kept.divergences = len(kernel.diagnostics()["divergences"])
             ticks.update()
         kernel.cleanup()
 
 
-def _equal_chains(kept: list[list[Tensor]]) -> Tensor:
-    """Stack chains as (chains, n, d); one that an interrupt left short is dropped or shortens the others."""
-    full = max(map(len, kept))
-    long = [chain for chain in kept if 2 * len(chain) >= full]
-    n = min(map(len, long))
-    return torch.stack([torch.stack(chain[:n]) for chain in long])
+@dataclass
+class _Chain:
+    """The draws kept from one chain, (d,) each, and how many transitions among them diverged."""
+
+    draws: list[Tensor] = field(default_factory=list)
+    divergences: int = 0
+
+
+def _long_chains(kept: list[_Chain]) -> list[_Chain]:
+    """Leave out a chain that an interrupt cut to less than half."""
+    full = max(len(chain.draws) for chain in kept)
+    return [chain for chain in kept if 2 * len(chain.draws) >= full]
+
+
+def _stacked(kept: list[_Chain]) -> Tensor:
+    """Stack chains as (chains, n, d), cut to the shortest."""
+    n = min(len(chain.draws) for chain in kept)
+    return torch.stack([torch.stack(chain.draws[:n]) for chain in kept])
 
 
 def _check_mixing(approximation: SampledApproximation) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +11,15 @@ import torch
 from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
+from probdl.inference import predictive, saved
 from probdl.inference.approximations import Approximation
+from probdl.inference.diagnostics import Check, importance_check, mixing_check
+from probdl.inference.exchange import to_arviz
+from probdl.inference.predictive import Source
 from probdl.inference.program import Program
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 
 @dataclass
@@ -31,7 +36,25 @@ class Posterior:
         elbo: the evidence lower bound where the method has one, in nats.
         log_evidence: the log marginal likelihood where the method has it, in nats.
         notes: what a careful reader should know.
-        program: the model with its data, which ``check`` and ``predict`` run; None after ``load`` without a model.
+        program: the model with its data, which ``check`` and ``predict`` run; None after ``load`` without them.
+        source: the model without its data, which ``predict`` runs; of a program where there is one.
+        khat: the Pareto tail index that ``check`` found; None before it is called, and for samplers.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist, torch
+        >>> from probdl.inference import fit
+        >>> def model(x, y=None):
+        ...     slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        ...     with pyro.plate("rows", len(x)):
+        ...         pyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+        >>> posterior = fit(model, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0]))
+        >>> posterior.summary().round(2)
+               mean    sd    5%   50%  95%
+        slope  0.83  0.41  0.16  0.83  1.5
+        >>> posterior.check()  # doctest: +ELLIPSIS
+        k-hat -inf, ESS 4000 of 4000, log evidence -3.15042 ± 0 (pareto-smoothed importance sampling, n=4000). ...
+        >>> posterior.predict(torch.tensor([10.0]), draws=2000)["y"].mean() > 8  # exactly 8.3
+        tensor(True)
     """
 
     method: str
@@ -44,6 +67,8 @@ class Posterior:
     log_evidence: Estimate | None = None
     notes: tuple[str, ...] = field(default=())
     program: Program | None = field(default=None, repr=False)
+    source: Source | None = field(default=None, repr=False)
+    khat: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -108,7 +133,8 @@ class Posterior:
             level: coverage of the outer quantiles; 0.9 gives the columns 5%, 50% and 95%.
 
         Returns:
-            A DataFrame; a sampler adds rhat and ess.
+            A DataFrame; linear response adds sd_lr, a sampler rhat and ess. Its ``attrs`` hold the method, and k-hat
+            once ``check`` was called.
 
         Raises:
             ValueError: if ``level`` is not in (0, 1).
@@ -122,32 +148,212 @@ class Posterior:
         columns |= {label: {k: self.quantile(k, q) for k in self.names} for label, q in quantiles.items()}
         columns |= self.approximation.columns(0)
         data = {label: torch.cat([per[k].reshape(-1) for k in self.names]).cpu() for label, per in columns.items()}
-        return pd.DataFrame({k: v.numpy() for k, v in data.items()}, index=self._labels())
+        table = pd.DataFrame({k: v.numpy() for k, v in data.items()}, index=self._labels())
+        table.attrs = {"method": self.method, "khat": self.khat}
+        return table
 
-    def plot(self, names: list[str] | None = None, ax: Axes | None = None, label: str | None = None) -> Any:
-        """Draw the marginal posterior density of each entry of the sites.
+    def check(self, draws: int = 4000, *, seed: int = 0) -> Check:
+        r"""Measure how far the posterior can be trusted, and say what to do.
+
+        An approximation q is judged by the weights :math:`p(x, z_s)/q(z_s)` of its draws, Pareto-smoothed: their tail
+        index k-hat, their effective sample size, and the evidence and moments that they correct. Below 0.5 all is
+        well, below 0.7 the corrected numbers are usable, above they are withheld. It sees only where q has mass: a
+        mode that q missed goes unnoticed. A sampler is judged by split R-hat, effective sample size and divergences.
+
+        Args:
+            draws: from q; 4000 determine k-hat to about 0.1.
+            seed: of the draws.
+
+        Returns:
+            A ``Check``: khat, ess, log_evidence, table and advice.
+
+        Raises:
+            ValueError: if the posterior was loaded without its model, or a plate draws its rows at random.
+
+        Source: Vehtari, Simpson, Gelman, Yao & Gabry (2024), JMLR 25(72); Yao, Vehtari, Simpson & Gelman (2018).
+        """
+        if self.approximation.is_sampled:
+            return mixing_check(self)
+        if draws < 25:
+            raise ValueError(f"draws must be at least 25, to see a tail; got {draws}.")
+        result = importance_check(self, draws, seed)
+        self.khat = result.khat
+        return result
+
+    def predict(self, *args: Any, draws: int = 1000, seed: int = 0, **kwargs: Any) -> dict[str, Tensor]:
+        r"""Draw the observed sites anew, :math:`\tilde x \sim \int p(\tilde x \mid z)\,q(z)\,dz`.
+
+        The model runs forwards with draws of its latents, all observations removed. Discrete latents that the fit
+        summed out are drawn from their prior given the others, as those of new rows are.
+
+        Args:
+            args: the model's arguments, array-like, such as new covariates; the observations may be left out or None.
+                Without any, those of the fit.
+            draws: how many; where a sampler kept fewer, its draws are used several times.
+            seed: of a local generator.
+            kwargs: the model's keyword arguments.
+
+        Returns:
+            By observed site, (draws, *shape).
+
+        Raises:
+            ValueError: if a latent does not fit the new data, as one for each row of the old does not; it names it.
+            TypeError: if the arguments do not fit the model.
+
+        Example:
+            >>> import pyro, pyro.distributions as dist, torch
+            >>> from probdl.inference import fit
+            >>> def model(x, y=None):
+            ...     slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+            ...     with pyro.plate("rows", len(x)):
+            ...         pyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
+            >>> posterior = fit(model, torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0]))
+            >>> posterior.predict(torch.tensor([3.0, 4.0, 5.0]), draws=500)["y"].shape
+            torch.Size([500, 3])
+        """
+        if draws < 1:
+            raise ValueError(f"draws must be positive; got {draws}.")
+        source = self._source()
+        if args or kwargs:
+            args, kwargs = source.tensors(args, kwargs)
+        else:
+            program = self.require_program("predict without arguments")
+            args, kwargs = program.args, program.kwargs
+        return predictive.predict(source, self.approximation.repeated_draws(draws, seed), args, kwargs, seed)
+
+    def _source(self) -> Source:
+        source = self.source if self.program is None else Source.of(self.program)
+        if source is None or source.model is None:
+            raise ValueError("predict needs the model; load with Posterior.load(path, model=model).")
+        return source
+
+    def require_program(self, what: str) -> Program:
+        """Return the program, or raise a ValueError that says how to load a posterior together with its data."""
+        if self.program is None:
+            raise ValueError(
+                f"{what} needs the model with its data; load with Posterior.load(path, model=model, args=(X, y))."
+            )
+        return self.program
+
+    def plot(
+        self,
+        names: list[str] | None = None,
+        ax: Any = None,
+        kind: str = "marginals",
+        label: str | None = None,
+    ) -> Any:
+        """Draw the posterior.
 
         Args:
             names: sites to draw; None draws all.
-            ax: where to draw them over each other; None makes one panel for each entry.
-            label: of the curves in the legend; None gives the method.
+            ax: where to draw; None makes a figure. Pass what an earlier call returned to overlay another posterior.
+            kind: "marginals", the density of each entry; "forest", median, 50 % and 90 % interval of each entry;
+                "trace", the bound (or what the method drives to zero) against its steps, or a sampler's chains.
+            label: in the legend; None gives the method.
 
         Returns:
-            What ``probdl.viz.marginals`` returns: the axes.
+            What the function of ``probdl.viz`` returns: axes, by name where there is one for each entry.
+
+        Raises:
+            ValueError: if there is no such site or kind, or the method kept no trace.
         """
+        kinds = {"marginals": self._plot_marginals, "forest": self._plot_forest, "trace": self._plot_trace}
+        if kind not in kinds:
+            raise ValueError(f"kind must be one of {', '.join(map(repr, kinds))}; got {kind!r}.")
+        chosen = [self._known(name) for name in names] if names else list(self.names)
+        return kinds[kind](chosen, ax, label or self.method)
+
+    def _plot_marginals(self, names: list[str], ax: Any, label: str) -> Any:
         from probdl.viz import marginals
 
-        chosen = [self._known(name) for name in names] if names else list(self.names)
-        curves = {k: v for name in chosen for k, v in self._curves(name).items()}
-        return marginals(curves, ax=ax, label=label or self.method)
+        return marginals({k: v for name in names for k, v in self._curves(name).items()}, ax=ax, label=label)
+
+    def _plot_forest(self, names: list[str], ax: Any, label: str) -> Any:
+        from probdl.viz import forest
+
+        levels = (0.05, 0.25, 0.5, 0.75, 0.95)
+        quantiles = [torch.cat([self.quantile(name, q).reshape(-1) for name in names]) for q in levels]
+        return forest([entry for name in names for entry in self.entries(name)], quantiles, ax=ax, label=label)
+
+    def _plot_trace(self, names: list[str], ax: Any, label: str) -> Any:
+        from probdl.viz import chains, convergence
+
+        if not self.approximation.is_sampled:
+            return convergence(self.history, ax=ax, label=label)
+        traces = {name: x.flatten(2) for name, x in self.approximation.chains.items()}
+        return chains({e: traces[k][..., i] for k in names for i, e in enumerate(self.entries(k))}, ax=ax)
+
+    def to_arviz(self, draws: int = 1000, *, seed: int = 0) -> Any:
+        """Return the posterior for ArviZ: draws, log-likelihood of each observation, and the observations.
+
+        Args:
+            draws: from an approximation, as one chain; a sampler gives all its chains.
+            seed: of the draws.
+
+        Returns:
+            An ``arviz.InferenceData``, or from ArviZ 1.0 on an ``xarray.DataTree``, whose dimensions have the names
+            of the plates. Log-likelihoods are left out where discrete latents were summed out, and data where the
+            posterior was loaded without them.
+
+        Raises:
+            ImportError: if ArviZ is not installed.
+        """
+        return to_arviz(self, draws, seed)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the posterior, without model and data, to one safetensors file: data only, never a program.
+
+        Raises:
+            TypeError: if a site's support, or the kind of posterior, cannot be written down.
+        """
+        saved.save(self, path)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        model: Callable | None = None,
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Posterior:
+        """Return a posterior that ``save`` wrote; it answers as before, to the last bit.
+
+        Args:
+            path: of the file.
+            model: the Pyro program that was fitted, which ``predict`` needs; it is not in the file.
+            args: the data that it was fitted on, which ``check`` needs.
+            kwargs: its keyword arguments.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file holds something else, a pickle say, or is damaged; or the model does not fit it.
+
+        Example:
+            >>> import pyro, pyro.distributions as dist, tempfile, torch
+            >>> from probdl.inference import fit
+            >>> def model(y):
+            ...     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+            ...     pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     fit(model, torch.tensor(2.0)).save(f"{folder}/mu.safetensors")
+            ...     posterior = Posterior.load(f"{folder}/mu.safetensors")
+            >>> round(float(posterior.mean("mu")), 4)
+            1.0
+        """
+        posterior = cls(**saved.load(path, model))
+        if model is not None and (args or kwargs):
+            dtype = posterior.source.dtype if posterior.source else torch.float64
+            posterior.program = saved.program_for(model, args, kwargs or {}, posterior.approximation.latents, dtype)
+        return posterior
 
     def _curves(self, name: str) -> dict[str, tuple[Tensor, Tensor]]:
-        return {label: self.approximation.density(name, i) for i, label in enumerate(self._labels_of(name))}
+        return {label: self.approximation.density(name, i) for i, label in enumerate(self.entries(name))}
 
     def _labels(self) -> list[str]:
-        return [label for name in self.names for label in self._labels_of(name)]
+        return [label for name in self.names for label in self.entries(name)]
 
-    def _labels_of(self, name: str) -> list[str]:
+    def entries(self, name: str) -> list[str]:
+        """Return the labels of a site's entries, such as ``w[0]``, in the order in which they are flattened."""
         shape = self.approximation.latents[name].shape
         if not shape:
             return [name]
@@ -162,4 +368,5 @@ class Posterior:
     def __repr__(self) -> str:
         evidence = "" if self.log_evidence is None else f", log evidence {self.log_evidence.value:.4f}"
         state = "converged" if self.converged else "not converged"
-        return f"Posterior of {', '.join(self.names)} by {self.method} ({state}, {self.seconds:.2f} s{evidence})"
+        khat = "" if self.khat is None else f", k-hat {self.khat:.2f}"
+        return f"Posterior of {', '.join(self.names)} by {self.method} ({state}, {self.seconds:.2f} s{evidence}{khat})"

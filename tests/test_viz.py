@@ -213,6 +213,10 @@ PICTURES = {
     "latent_manifold": lambda ax: viz.latent_manifold(lambda z: z[:, :, None], side=2, ax=ax),
     "intervals": lambda ax: viz.intervals(["a"], [1.0], [0.0], [2.0], ax=ax, label="x"),
     "marginals": lambda ax: viz.marginals({"a": ([0.0, 1.0], [1.0, 1.0])}, ax)["a"],
+    "forest": lambda ax: viz.forest(["a"], [[0.0], [1.0], [2.0], [3.0], [4.0]], ax=ax, label="x"),
+    "convergence": lambda ax: viz.convergence(pd.DataFrame({"gap": [1.0, 0.1]}), ax=ax),
+    "chains": lambda ax: viz.chains({"a": [[0.0, 1.0], [1.0, 0.0]]}, ax)["a"],
+    "rank_histograms": lambda ax: viz.rank_histograms({"a": [0, 1, 2, 3]}, 9, ax)["a"],
     "history": lambda ax: viz.history(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]}), ax=ax),
 }
 

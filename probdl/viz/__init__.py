@@ -1,26 +1,35 @@
 """Pictures: one thin layer that draws what the other rooms compute.
 
+- ``calibration``: ``rank_histograms`` of simulation-based calibration.
 - ``images``: ``show`` maps and images without hidden scaling, ``sample_grid``, ``reconstructions``.
 - ``latent``: ``latent_plane`` of codes, ``latent_manifold`` of a decoder.
-- ``posteriors``: ``intervals`` (a forest of estimates) and ``marginals`` (densities, several posteriors overlaid).
+- ``posteriors``: ``intervals`` (estimates on lines), ``forest`` (the same with two intervals each) and ``marginals``
+  (densities); several posteriors overlaid.
 - ``style``: colours, and the axes that a picture is drawn on.
+- ``traces``: ``convergence`` of an inference, ``chains`` of a sampler.
 - ``training``: ``history`` of a fit.
 
 Every function takes ``ax=`` and makes a figure where it is None. None of them calls ``plt.show`` or touches
 rcParams, and matplotlib is imported when the first picture is drawn: this room has no side effect on import.
 """
 
+from probdl.viz.calibration import rank_histograms
 from probdl.viz.images import reconstructions, sample_grid, show
 from probdl.viz.latent import latent_manifold, latent_plane
-from probdl.viz.posteriors import intervals, marginals
+from probdl.viz.posteriors import forest, intervals, marginals
+from probdl.viz.traces import chains, convergence
 from probdl.viz.training import history
 
 __all__ = [
+    "chains",
+    "convergence",
+    "forest",
     "history",
     "intervals",
     "latent_manifold",
     "latent_plane",
     "marginals",
+    "rank_histograms",
     "reconstructions",
     "sample_grid",
     "show",

@@ -62,6 +62,44 @@ def intervals(
     return ax
 
 
+def forest(names: Sequence[str], quantiles: Sequence[Any], *, ax: Axes | None = None, label: str | None = None) -> Axes:
+    """Draw medians with an inner and an outer interval each, the first on top.
+
+    Call it again with the same ``names`` and the axes it returned, to put another posterior below the first.
+
+    Args:
+        names: of the n entries.
+        quantiles: five times n numbers, from the lower end of the outer intervals to the upper.
+        ax: where to draw; None makes a figure.
+        label: of this posterior in the legend.
+
+    Raises:
+        ValueError: if there are not five rows of quantiles, their lengths differ, or they do not rise.
+
+    Example:
+        >>> ax = forest(["w[0]", "w[1]"], [[-2, 0], [-1, 1], [0, 2], [1, 3], [2, 4]], label="ep")
+        >>> len(ax.containers)
+        1
+    """
+    if len(quantiles) != 5:
+        raise ValueError(
+            f"quantiles must be five rows, such as those at .05, .25, .5, .75 and .95; got {len(quantiles)}."
+        )
+    earlier = len(ax.containers) if ax is not None else 0
+    lowest, low, middle, high, highest = quantiles
+    _checked(names, middle, low, high)
+    offset = 0.22 * earlier
+    ax = intervals(names, middle, lowest, highest, ax=ax, label=label, offset=offset)
+    ax.hlines(
+        np.arange(len(names)) + offset,
+        _numbers(low, "quantiles"),
+        _numbers(high, "quantiles"),
+        lw=4.5,
+        color=colour(earlier),
+    )
+    return ax
+
+
 def _checked(names: Sequence[str], values: Any, lower: Any, upper: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     centre, low, high = (_numbers(v, name) for v, name in ((values, "values"), (lower, "lower"), (upper, "upper")))
     lengths = {"names": len(names), "values": len(centre), "lower": len(low), "upper": len(high)}
@@ -144,7 +182,7 @@ def marginals(
         raise ValueError("curves must hold at least one name; got none.")
     checked = {name: _curve(name, *curve) for name, curve in curves.items()}
     alone = hasattr(ax, "plot")
-    panels = _panels(list(curves), ax)
+    panels = panels_for(list(curves), ax)
     for name, (x, density) in checked.items():
         _draw_density(panels[name], x, density, " ".join(filter(None, [name if alone else None, label])))
         panels[name].set_xlabel("" if alone else name)
@@ -163,7 +201,8 @@ def _curve(name: str, x: Any, density: Any) -> tuple[np.ndarray, np.ndarray]:
     return x, density
 
 
-def _panels(names: list[str], ax: Any) -> dict[str, Axes]:
+def panels_for(names: list[str], ax: Any) -> dict[str, Axes]:
+    """Return a panel for each name: new ones where ``ax`` is None, all the same one where it is axes."""
     if hasattr(ax, "plot"):
         return dict.fromkeys(names, ax)
     panels = _new_panels(names) if ax is None else dict(ax)
