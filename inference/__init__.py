@@ -8,6 +8,9 @@
 - ``mean_field``, ``full_rank`` (with ``deterministic_vi``, ``expectations``, ``fixed_draws``, ``gaussian_families``,
   ``trust_region``, ``linear_response``, ``starts``, ``advice``): a Gaussian that maximises the evidence lower bound.
 - ``laplace``: a Gaussian at the mode. ``nuts``: Pyro's sampler, the reference.
+- ``stochastic_vi`` (with ``minibatches``, ``row_plates``, ``streams``, ``batch_density``, ``curvature``,
+  ``stochastic_steps``, ``stochastic_loop``, ``averaging``, ``parameters``, ``amortised``): the same bound on minibatches.
+  ``gradients``: the course's gradient estimators.
 - ``posterior`` (with ``approximations``, ``gaussian``, ``sampled``): the result, the same object for every method; its
   questions are answered by ``diagnostics`` (with ``densities``), ``predictive``, ``exchange`` and ``saved`` (with
   ``supports``). ``comparing`` sets two side by side, ``calibration`` tests a method on data simulated from the model.
@@ -23,6 +26,7 @@ from probdl.inference.laplace import Laplace
 from probdl.inference.mean_field import MeanField
 from probdl.inference.nuts import NUTS
 from probdl.inference.posterior import Posterior
+from probdl.inference.stochastic_vi import StochasticVI
 
 __all__ = [
     "NUTS",
@@ -33,6 +37,7 @@ __all__ = [
     "Laplace",
     "MeanField",
     "Posterior",
+    "StochasticVI",
     "compare_posteriors",
     "fit",
     "simulation_based_calibration",

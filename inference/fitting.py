@@ -17,6 +17,7 @@ from probdl.inference.mean_field import MeanField
 from probdl.inference.nuts import NUTS
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
+from probdl.inference.stochastic_vi import StochasticVI
 from probdl.loops.threads import one_thread
 
 
@@ -47,6 +48,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "laplace": Laplace,
     "meanfield": MeanField,
     "nuts": NUTS,
+    "svi": StochasticVI,
 }
 
 
@@ -100,7 +102,8 @@ def fit(
     chosen = _method(method)
     if not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating type such as torch.float64; got {dtype}.")
-    program = Program(model, args, kwargs, dtype=dtype, device=device)
+    read = getattr(chosen, "read", Program)  # a method may read its data in a way of its own, such as batch by batch
+    program = read(model, args, kwargs, dtype=dtype, device=device)
     with one_thread(program.is_small()):
         posterior = chosen.run(program, seed=seed, progress=progress)
     posterior.program = program

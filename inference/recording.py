@@ -30,7 +30,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.graph = fx.Graph()
         self.constants: dict[str, Tensor] = {}
-        self._nodes = {id(x): self.graph.placeholder(f"z{i}") for i, x in enumerate(inputs)}
+        self._nodes: dict[int, fx.Node] = {id(x): self.graph.placeholder(f"z{i}") for i, x in enumerate(inputs)}
         self._alive: list[Any] = list(inputs)  # ids stay unique only while the tensors live
 
     @classmethod
@@ -40,12 +40,17 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if any(isinstance(x, Tensor) and id(x) in self._nodes for x in tree_leaves((args, kwargs))):
+        if any(self._reads_input(x) for x in tree_leaves((args, kwargs))):
             self._check_repeatable(func, args)
             func, args = _batchable(func, args)
             node = self.graph.call_function(func, *tree_map(self.node, (args, kwargs)))
             self._track(out, node)
         return out
+
+    def _reads_input(self, x: Any) -> bool:
+        """Whether a tensor was made from the input; a constant that an operation on the input used was not."""
+        node = self._nodes.get(id(x)) if isinstance(x, Tensor) else None
+        return node is not None and node.op != "get_attr"
 
     def node(self, x: Any) -> Any:
         """Return the node of a tensor: the one that made it, or a constant."""
@@ -65,9 +70,13 @@ class _Recorder(TorchDispatchMode):
             raise NotRecordable("a latent value is turned into a Python number, so control flow may depend on it")
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise NotRecordable(f"{func} draws random numbers")
-        fixed = func is torch.ops.aten.index.Tensor and not any(id(i) in self._nodes for i in args[1])
+        fixed = func is torch.ops.aten.index.Tensor and not any(map(self._is_mask, args[1]))
         if torch.Tag.dynamic_output_shape in func.tags and not fixed:
             raise NotRecordable(f"the shape that {func} returns depends on a latent value")
+
+    def _is_mask(self, index: Any) -> bool:
+        """Whether an index depends on the input and picks as many entries as it has true ones."""
+        return self._reads_input(index) and index.dtype in (torch.bool, torch.uint8)
 
     def _track(self, out: Any, node: fx.Node) -> None:
         if isinstance(out, Tensor):
@@ -100,12 +109,13 @@ def _recorded(f: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> fx.GraphM
     return fx.GraphModule(root, recorder.graph)
 
 
-def record(f: Callable[..., Any], *inputs: Tensor) -> fx.GraphModule:
+def record(f: Callable[..., Any], *inputs: Tensor, again: tuple[Tensor, ...] | None = None) -> fx.GraphModule:
     """Return ``f`` as a flat graph of tensor operations.
 
     Args:
         f: a function of tensors that returns a tensor, or a tuple of tensors.
         inputs: where to record; a second recording at other values must give the same graph.
+        again: the other values; None adds 0.37 to the inputs, which integers do not allow.
 
     Raises:
         NotRecordable: if ``f`` branches on its input, writes in place, or draws random numbers.
@@ -122,7 +132,7 @@ def record(f: Callable[..., Any], *inputs: Tensor) -> fx.GraphModule:
     except _WritesInPlace:
         f = torch.func.functionalize(f)
         first = _recorded(f, detached)
-    second = _recorded(f, tuple(x + 0.37 for x in detached))
+    second = _recorded(f, again or tuple(x + 0.37 for x in detached))
     if _shape_of(first) != _shape_of(second):
         raise NotRecordable("two recordings at different values give different graphs")
     return first

@@ -1,0 +1,158 @@
+"""Which plate holds the rows of the data, and whether the program may be run on a part of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from probdl.inference.derivatives import at_least
+from probdl.inference.minibatches import AllRows, RowsOfArguments, RowsOfPlates, RowSource, row_arguments
+from probdl.inference.program import Program
+
+ENOUGH = 5000  # rows from which batches are the default
+DEFAULT = 512
+
+
+def source_of(program: Program, batch_size: int | None, plate: str | None) -> tuple[RowSource, tuple[str, ...]]:
+    """Return where the batches of a program come from, and notes.
+
+    Args:
+        program: the model with all its data.
+        batch_size: rows in a batch; None takes those of the user's own subsampling plates, or 512 where there are many
+            rows and it is safe, or else all rows.
+        plate: the plate whose rows are drawn, where several might be meant.
+
+    Raises:
+        ValueError: if the program cannot be run on batches of that size, with what to do.
+    """
+    if program._subsampled:
+        return _of_user(program, batch_size), ()
+    if batch_size is None:
+        return _by_default(program, plate)
+    name, n = _row_plate(program, plate)
+    if not 1 <= batch_size <= n:
+        raise ValueError(f"batch_size must be between 1 and the {n} rows of plate {name!r}; got {batch_size}.")
+    source = RowsOfArguments(program, name, n, batch_size)
+    check_parts(source)
+    return source, ()
+
+
+def _of_user(program: Program, batch_size: int | None) -> RowSource:
+    source = RowsOfPlates(program, program._subsampled)
+    if batch_size not in (None, source.batch_size):
+        raise ValueError(
+            f"batch_size={batch_size}, but plate {source.plates[0]!r} draws {source.batch_size} of {source.n} rows. "
+            "Leave batch_size out, or subsample_size in the plate."
+        )
+    if source.can_pass:
+        check_mixing(source)
+    return source
+
+
+def _by_default(program: Program, plate: str | None) -> tuple[RowSource, tuple[str, ...]]:
+    try:
+        name, n = _row_plate(program, plate)
+        if n < ENOUGH:
+            return AllRows(program), ()
+        return source_of(program, DEFAULT, plate)
+    except ValueError as reason:
+        return AllRows(program), (f"all rows are used in each step, since: {reason}",)
+
+
+def _row_plate(program: Program, plate: str | None) -> tuple[str, int]:
+    """Return name and size of the plate whose size is the first dimension of data arguments."""
+    found = {k: n for k, n in plates_of_observations(program).items() if row_arguments(program, n)}
+    if plate is not None and plate not in found:
+        raise ValueError(f"plate must be one over rows of data arguments; {plate!r} is not among {sorted(found)}.")
+    if plate is None and len(found) != 1:
+        raise ValueError(
+            f"Expected one plate over rows of the data arguments, such as pyro.plate('rows', len(X)); found "
+            f"{sorted(found) or 'none'}. Pass plate=, give the data to fit as arguments, or write subsample_size= into "
+            "the plate and index the data with it."
+        )
+    name = plate or next(iter(found))
+    return name, found[name]
+
+
+def plates_of_observations(program: Program) -> dict[str, int]:
+    """Return the plates around observed sites, with the sizes that they have."""
+    trace = program._trace(program._value_at(program.start))
+    frames = [f for name in program.observed for f in trace.nodes[name]["cond_indep_stack"]]
+    return {frame.name: frame.size for frame in frames if frame.vectorized}
+
+
+def local_sites(program: Program, plates: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the latent sites that have a value for each row of the plates."""
+    trace = program._trace(program._value_at(program.start))
+    return tuple(k for k in program.latents if any(f.name in plates for f in trace.nodes[k]["cond_indep_stack"]))
+
+
+def check_parts(source: RowsOfArguments) -> None:
+    """Raise a ValueError unless the parts of a partition of the rows add up to the whole log-density.
+
+    Two batches of the size in question and the rest in three pieces are compared with a run on all rows, at a random z.
+    """
+    order = torch.randperm(source.n, generator=torch.Generator().manual_seed(20))
+    size = source.batch_size
+    parts = [p for p in (order[:size], order[size : 2 * size], *order[2 * size :].chunk(3)) if len(p)]
+    _compare(source, _whole(source), [source.at(rows).inputs for rows in parts])
+
+
+def check_mixing(source: RowsOfPlates) -> None:
+    """Raise a ValueError unless two batches that exchange halves have the same sum of log-densities."""
+    batches = source.batches(torch.Generator().manual_seed(20))
+    (a,), (b,) = next(batches).inputs, next(batches).inputs
+    half = len(a) // 2
+    mixed = [torch.cat([a[:half], b[half:]]), torch.cat([b[:half], a[half:]])]
+    apart = torch.stack([source.terms(_somewhere(source), (rows,)) for rows in (a, b)])
+    _compare(source, torch.stack([apart[0, 0], apart[:, 1].sum()]), [(rows,) for rows in mixed])
+
+
+def check_halves(source: RowSource, inputs: tuple[Tensor, ...]) -> None:
+    """Raise a ValueError unless the two halves of a batch have the sum of its log-density."""
+    half = len(inputs[0]) // 2
+    if half:
+        parts = [tuple(x[:half] for x in inputs), tuple(x[half:] for x in inputs)]
+        _compare(source, source.terms(_somewhere(source), inputs), parts)
+
+
+def _somewhere(source: RowSource) -> Tensor:
+    start = source.program.start
+    return start + 0.3 * torch.randn(start.shape, generator=torch.Generator().manual_seed(20), dtype=start.dtype).to(
+        start
+    )
+
+
+def _whole(source: RowsOfArguments) -> Tensor:
+    return source.terms(_somewhere(source), tuple(source._data()))
+
+
+def _compare(source: RowSource, whole: Tensor, parts: list[tuple[Tensor, ...]]) -> None:
+    name = source.plates[0]
+    try:
+        with torch.no_grad():
+            terms = torch.stack([source.terms(_somewhere(source), inputs) for inputs in parts])
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(f"The model fails on a part of the rows of plate {name!r}: {error}. {_ADVICE}") from error
+    close = {"rtol": at_least(1e-9, whole.dtype, 1e4), "atol": at_least(1e-9, whole.dtype, 1e4)}
+    if not torch.allclose(terms[:, 0], whole[0].expand(len(parts)), **close):
+        raise ValueError(f"Factors outside plate {name!r} change with the rows of a batch. {_ADVICE}")
+    if not torch.allclose(terms[:, 1].sum(), whole[1], **close):
+        raise ValueError(
+            f"The log-densities of parts of the rows of plate {name!r} add up to {float(terms[:, 1].sum()):.6g}, but "
+            f"that of all rows is {float(whole[1]):.6g}. {_ADVICE}"
+        )
+
+
+_ADVICE = (
+    "Every row's factor must depend on its own row and the latents only: compute what needs all rows before fit, or "
+    "write pyro.plate(name, n, subsample_size=m) and index the data with it."
+)
+
+
+def sample_sites(trace: Any) -> dict[str, Any]:
+    """Return the sample sites of a trace that are not draws of rows."""
+    return {k: s for k, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
