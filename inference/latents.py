@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, biject_to
+from torch.distributions import Distribution
 from torch.distributions.transforms import Transform
+
+from probdl.inference.bijections import bijection
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def lay_out(latent: dict[str, Any]) -> dict[str, Latent]:
     """Place the latent sites of a trace one after another in the flat vector."""
     laid, stop = {}, 0
     for name, site in latent.items():
-        transform = biject_to(site["fn"].support)
+        transform = bijection(site["fn"].support)
         free = transform.inv(site["value"])
         start, stop = stop, stop + free.numel()
         laid[name] = Latent(name, slice(start, stop), free.shape, site["value"].shape, transform, site["fn"])
@@ -56,7 +58,7 @@ def typical_value(msg: dict) -> Tensor:
     fn = msg["fn"]
     if is_discrete(fn):
         return _first_value(fn)
-    transform = biject_to(fn.support)
+    transform = bijection(fn.support)
     try:
         mean = fn.mean.expand(fn.shape())
         inside = bool(fn.support.check(mean).all()) and bool(torch.isfinite(transform.inv(mean)).all())

@@ -1,0 +1,183 @@
+r"""Expected natural parameters :math:`E_q \varphi` as multilinear functions of the blocks' expected statistics.
+
+:math:`E \varphi_f = \sum_{m_1, m_2, \dots} C_{f, m_1 m_2 \dots} \prod_p \bar u_p[b_p(f), m_p]`, where the statistics of each
+parent p start with the constant 1, and b_p(f) is the one unit of it that entry f sees. C is solved for at a few values
+and checked at others, all over the space: the check is the certificate of conjugacy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from probdl.inference.free_form.blocks import CategoricalBlock, DirichletBlock, ExponentialBlock, WishartBlock
+from probdl.inference.free_form.grid import GridBlock
+from probdl.inference.free_form.probing import NotConjugate, Parameter, close, flat_index
+from probdl.inference.free_form.reading import Values
+
+Moments = dict[str, Any]
+
+
+class Expected(Protocol):
+    """The expectation of a natural parameter under the mean field."""
+
+    def __call__(self, moments: Moments) -> Tensor:
+        """Return it at the blocks' moments, by site name."""
+
+
+class Constant:
+    """A parameter that sees no latent but discrete ones."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    def __call__(self, moments: Moments) -> Tensor:
+        """Return the value."""
+        return self.value
+
+
+class StatisticLinear:
+    """A parameter that is linear in the statistics of each of its parents, one unit of each for an entry.
+
+    Args:
+        parameter: what to take the expectation of.
+        blocks: of the latents, by name.
+
+    Raises:
+        NotConjugate: if an entry sees several units of a latent, or not through its statistics.
+    """
+
+    def __init__(self, parameter: Parameter, blocks: dict[str, ExponentialBlock]) -> None:
+        self.parameter = parameter
+        self.parents = [blocks[name] for name in parameter.parents]
+        self.units = [self._units(block) for block in self.parents]
+        self.compile()
+
+    def compile(self) -> None:
+        """Solve for the coefficients; again after a grid has moved."""
+        structured = [b for b in self.parents if isinstance(b, (DirichletBlock, WishartBlock))]
+        self.selected: Tensor | None = None
+        if structured:
+            self._select(structured[0])
+        else:
+            self._solve()
+        self._certify()
+
+    def _units(self, block: ExponentialBlock) -> Tensor:
+        low, high = (_values_of(block, self.parameter, seed) for seed in (11, 12))
+        values = self.parameter.reading.random_values(13)
+        dims = len(block.unit_shape)
+        index = flat_index(self.parameter, values, block.name, low, high, dims)
+        if index is None:
+            raise NotConjugate(self.parameter.site.name, block.name, "sees several entries at once of the latent")
+        return index
+
+    def _select(self, block: ExponentialBlock) -> None:
+        """Each entry is one entry of the statistics of a structured parent, such as a log-probability."""
+        if len(self.parents) > 1:
+            raise NotConjugate(self.parameter.site.name, block.name, "sees another latent in a product with")
+        values = self.parameter.reading.random_values(14)
+        one = values[block.name].reshape(-1, *block.shape[len(block.unit_shape) :])[:1]
+        phi = self.parameter({**values, block.name: _same_in_all(block, values[block.name])})
+        statistics = block.statistics(one)[0]
+        flat = phi.reshape(-1)
+        order = statistics.argsort()
+        near = torch.searchsorted(statistics[order].contiguous(), flat.contiguous()).clamp(1, len(order) - 1)
+        left, right = order[near - 1], order[near]
+        nearer = (flat - statistics[left]).abs() <= (flat - statistics[right]).abs()
+        self.selected = torch.where(nearer, left, right).reshape(phi.shape)
+
+    def _solve(self) -> None:
+        """Evaluate where all units of a parent share a value, for all combinations, and solve along each parent."""
+        values = self.parameter.reading.random_values(15)
+        knots = [_knots(block) for block in self.parents]
+        grid = self._on_knots(values, knots, 0)
+        for axis, block in enumerate(self.parents):
+            basis = _basis(block, knots[axis])
+            grid = torch.linalg.solve(basis.to(grid), grid.movedim(axis, 0).flatten(1)).reshape(
+                -1, *grid.movedim(axis, 0).shape[1:]
+            ).movedim(0, axis) if basis is not None else grid
+        coefficients = grid.movedim(tuple(range(len(self.parents))), tuple(range(-len(self.parents), 0)))
+        if not any(isinstance(b, GridBlock) for b in self.parents):  # what solving left of zeros
+            rounding = 1e-12 * coefficients.abs().amax()
+            coefficients = torch.where(coefficients.abs() < rounding, torch.zeros_like(coefficients), coefficients)
+        for dim in range(coefficients.ndim - len(self.parents)):
+            first = coefficients.narrow(dim, 0, 1)
+            if bool(close(coefficients, first, 1e-11).all()):
+                coefficients = first
+        self.coefficients = coefficients
+
+    def _on_knots(self, values: Values, knots: list[list[Tensor]], axis: int) -> Tensor:
+        if axis == len(self.parents):
+            return self.parameter(values)
+        name = self.parents[axis].name
+        return torch.stack([self._on_knots({**values, name: x}, knots, axis + 1) for x in knots[axis]])
+
+    def _certify(self) -> None:
+        """Compare with the parameter itself at random values of all latents, near and far."""
+        for seed, scale in ((16, 1.0), (17, 2.5), (18, 0.3)):
+            values = self.parameter.reading.random_values(seed, scale)
+            statistics = {}
+            for block in self.parents:
+                if isinstance(block, GridBlock):
+                    values[block.name], statistics[block.name] = _random_point(block, seed)
+                else:
+                    x = values[block.name].reshape(-1, *block.shape[len(block.unit_shape) :])
+                    statistics[block.name] = (block.statistics(x),)
+            expected, exact = self(statistics), self.parameter(values)
+            scale_of = exact.abs().amax().clamp(min=1.0)
+            if not bool((close(expected.expand(exact.shape), exact, 1e-6) | ((expected - exact).abs() < 1e-8 * scale_of)).all()):
+                name = self.parents[0].name
+                raise NotConjugate(self.parameter.site.name, name, "is not linear in the statistics of")
+
+    def __call__(self, moments: Moments) -> Tensor:
+        """Return the expectation."""
+        if self.selected is not None:
+            (u,) = moments[self.parents[0].name]
+            return u.reshape(-1)[self.units[0] * u.shape[1] + self.selected]
+        out = self.coefficients
+        for block, units in zip(reversed(self.parents), reversed(self.units)):
+            (u,) = moments[block.name]
+            if not isinstance(block, (GridBlock, CategoricalBlock)):
+                u = torch.nn.functional.pad(u, (1, 0), value=1.0)
+            u = u[units] if len(u) > 1 else u[0]
+            middle = (1,) * (out.ndim - units.ndim - 1)
+            out = (out * u.reshape(*u.shape[:-1], *middle, u.shape[-1])).sum(-1)
+        return out
+
+
+def _values_of(block: ExponentialBlock, parameter: Parameter, seed: int) -> Tensor:
+    """One value for all units; a grid's own points, where it is not on one."""
+    if isinstance(block, GridBlock):
+        return block.points[:, len(block.points[0]) // (2 + seed % 2) + seed % 5].reshape(block.shape)
+    return _same_in_all(block, parameter.reading.random_values(seed)[block.name])
+
+
+def _same_in_all(block: ExponentialBlock, x: Tensor) -> Tensor:
+    """The first unit's value, for all units."""
+    event = block.shape[len(block.unit_shape) :]
+    return x.reshape(-1, *event)[0].reshape((1,) * len(block.unit_shape) + event).expand(block.shape)
+
+
+def _knots(block: ExponentialBlock) -> list[Tensor]:
+    if isinstance(block, GridBlock):
+        return [x.reshape(block.shape) for x in block.points.T]
+    like = block.natural
+    return [torch.full(block.shape, x, dtype=like.dtype, device=like.device) for x in block.knots]
+
+
+def _basis(block: ExponentialBlock, knots: list[Tensor]) -> Tensor | None:
+    if isinstance(block, GridBlock):
+        return None
+    x = torch.stack([k.reshape(-1)[0] for k in knots])
+    return torch.nn.functional.pad(block.statistics(x), (1, 0), value=1.0)
+
+
+def _random_point(block: GridBlock, seed: int) -> tuple[Tensor, tuple[Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    units, size = block.points.shape
+    index = torch.randint(size, (units,), generator=generator).to(block.points.device)
+    chosen = block.points[torch.arange(units, device=index.device), index].reshape(block.shape)
+    return chosen, (torch.nn.functional.one_hot(index, size).to(block.points),)

@@ -1,0 +1,262 @@
+r"""First and second moments of Gaussian locations, as multilinear functions of the Gaussian blocks' moments.
+
+A location is affine in each block, :math:`l_f = c_f + A_f z_{u(f)}`, where u(f) is the unit that entry f sees; or, as in
+factor analysis, bilinear in two, :math:`l_f = \tilde w_{u(f)}^\top M \tilde z_{v(f)}` with :math:`\tilde z = (1, z)`.
+Which it is, which units, A and M are found by evaluating it, whatever way the program writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from probdl.inference.free_form.gaussian_block import GaussianBlock
+from probdl.inference.free_form.probing import NotConjugate, Parameter, close
+from probdl.inference.free_form.reading import Values
+
+Evaluate = Callable[[Values], Tensor]
+
+
+class AffinePart:
+    """How a location sees one block: units u (F), positions in the unit (F, s) or all of them, A (F, d, s)."""
+
+    def __init__(self, block: GaussianBlock, units: Tensor, positions: Tensor | None, a: Tensor) -> None:
+        self.block, self.units, self.positions, self.a = block, units, positions, a
+        d, k = a.shape[-2:]
+        eye = torch.eye(d, dtype=a.dtype, device=a.device)
+        self.is_identity = positions is None and d == k and bool((a == eye).all())
+        self._ready = bool((units == torch.arange(block.units, device=units.device).reshape(units.shape)).all()) if (
+            units.numel() == block.units
+        ) else False
+
+    def _gather(self, x: Tensor) -> Tensor:
+        """The rows of a block's moment for the units that the entries see."""
+        if self._ready:
+            return x.reshape(*self.units.shape, *x.shape[1:])
+        return x[self.units] if len(x) > 1 else x[0]
+
+    def first(self, mean: Tensor) -> Tensor:
+        """A E z, (F, d)."""
+        z = self._gather(mean)
+        if self.positions is not None:
+            z = mean.reshape(-1)[self.units[..., None] * self.block.size + self.positions]
+        return z.expand(*z.shape[:-1], self.a.shape[-2]) if self.is_identity else (self.a * z[..., None, :]).sum(-1)
+
+    def second(self, second: Tensor) -> Tensor:
+        """A E zzᵀ Aᵀ, (F, d, d)."""
+        if self.positions is not None:
+            k = self.block.size
+            row = (self.units[..., None] * k + self.positions)[..., :, None] * k + self.positions[..., None, :]
+            s = second.reshape(-1)[row]
+        else:
+            s = self._gather(second)
+        if self.is_identity:
+            return s
+        if self.a.shape[-2] == 1:
+            a = self.a[..., 0, :]
+            if s.ndim == 2:
+                return ((a @ s) * a).sum(-1)[..., None, None]
+            return ((a[..., None, :] @ s)[..., 0, :] * a).sum(-1)[..., None, None]
+        return self.a @ s @ self.a.mT
+
+
+class AffineLocation:
+    """l = c + Σ over blocks of A z, (F, d); the blocks are independent of each other.
+
+    Args:
+        offset: c, (F, d).
+        parts: one for each block that it sees.
+    """
+
+    def __init__(self, offset: Tensor, parts: list[AffinePart]) -> None:
+        self.offset, self.parts = offset, parts
+
+    @property
+    def blocks(self) -> list[GaussianBlock]:
+        """The blocks that the location sees."""
+        return [part.block for part in self.parts]
+
+    def __call__(self, moments: dict[int, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+        """Return E l (F, d) and E llᵀ (F, d, d), linear in the moments of each block."""
+        firsts = [part.first(moments[id(part.block)][0]) for part in self.parts]
+        seconds = [part.second(moments[id(part.block)][1]) for part in self.parts]
+        mean = self.offset
+        for first in firsts:
+            mean = mean + first
+        if len(self.parts) == 1 and not bool(self.offset.any()):
+            return mean, seconds[0]
+        second = mean[..., :, None] * mean[..., None, :]
+        for a, b in zip(firsts, seconds):
+            second = second + b - a[..., :, None] * a[..., None, :]
+        return mean, second
+
+
+class BilinearLocation:
+    """l_f = w̃ᵀ M z̃ with w̃ = (1, w), z̃ = (1, z) of two independent blocks; d = 1.
+
+    Args:
+        left: the block of w.
+        right: the block of z.
+        left_units: which unit of w an entry sees, (F) with size 1 where it does not change.
+        right_units: which unit of z.
+        m: M, (1 + k, 1 + k').
+    """
+
+    def __init__(
+        self, left: GaussianBlock, right: GaussianBlock, left_units: Tensor, right_units: Tensor, m: Tensor
+    ) -> None:
+        self.blocks = [left, right]
+        self.units, self.m = (left_units, right_units), m
+        self.shape = torch.broadcast_shapes(left_units.shape, right_units.shape)
+        outer = all(a == 1 or b == 1 for a, b in zip(left_units.shape, right_units.shape))
+        self.outer = outer
+
+    def __call__(self, moments: dict[int, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+        """Return E l (F, 1) and E l² (F, 1, 1)."""
+        (w, ww), (z, zz) = (_extended(*moments[id(block)]) for block in self.blocks)
+        mean = self._pair(w @ self.m, z)
+        carried = self.m.T @ ww @ self.m
+        second = self._pair(carried.flatten(1), zz.flatten(1))
+        return mean[..., None], second[..., None, None]
+
+    def _pair(self, left: Tensor, right: Tensor) -> Tensor:
+        """Σ_j left[u, j] right[v, j] for the entries' units u and v: a matrix product where they form a grid."""
+        u, v = self.units
+        if self.outer:
+            grid = left[u.reshape(-1)] @ right[v.reshape(-1)].T
+            split = grid.reshape(*u.shape, *v.shape)
+            dims = len(u.shape)
+            order = [x for i in range(dims) for x in (i, dims + i)]
+            return split.permute(order).reshape(self.shape)
+        return (left[u] * right[v]).sum(-1)
+
+
+def _extended(mean: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The moments of (1, z)."""
+    first = torch.nn.functional.pad(mean, (1, 0), value=1.0)
+    lower = torch.cat([mean[..., None], second], -1)
+    return first, torch.cat([first[..., None, :], lower], -2)
+
+
+def compile_location(evaluate: Parameter | Evaluate, site: str, blocks: list[GaussianBlock], values: Values):
+    """Return the location as an ``AffineLocation`` or a ``BilinearLocation`` of the blocks it sees.
+
+    Args:
+        evaluate: latent values → the location, (F, d).
+        site: its name, for errors.
+        blocks: the Gaussian blocks that it may see.
+        values: values of the other latents, which it does not see.
+
+    Raises:
+        NotConjugate: if it is neither.
+    """
+    probe = _Probe(evaluate, blocks, values)
+    seen = [i for i in range(len(blocks)) if probe.sees(i)]
+    pairs = [(i, j) for n, i in enumerate(seen) for j in seen[n + 1 :] if probe.interact(i, j)]
+    if not pairs:
+        location = AffineLocation(probe.at({}), [probe.affine(i) for i in seen])
+    elif len(seen) == 2 and probe.at({}).shape[-1] == 1:
+        location = probe.bilinear(*pairs[0])
+    else:
+        names = ", ".join(name for i in seen for name in blocks[i].names)
+        raise NotConjugate(site, names, "is a product of more than two, or of vectors of, the latents")
+    _certify(location, probe, site, blocks)
+    return location
+
+
+class _Probe:
+    """Evaluates a location at vectors of the blocks; those not given are zero."""
+
+    def __init__(self, evaluate: Evaluate, blocks: list[GaussianBlock], values: Values) -> None:
+        self.evaluate, self.blocks, self.values = evaluate, blocks, values
+        generator = torch.Generator().manual_seed(31)
+        like = blocks[0].mean if blocks else torch.zeros(1, 1)
+        self.random = [
+            [torch.randn(b.units, b.size, generator=generator, dtype=like.dtype).to(like.device) for _ in range(3)]
+            for b in blocks
+        ]
+        self.zero = self.at({})
+
+    def at(self, vectors: dict[int, Tensor]) -> Tensor:
+        values = dict(self.values)
+        for i, block in enumerate(self.blocks):
+            z = vectors.get(i)
+            values |= block.value(torch.zeros_like(block.mean).reshape(-1) if z is None else z.reshape(-1))
+        return self.evaluate(values)
+
+    def sees(self, i: int) -> bool:
+        others = {j: self.random[j][0] for j in range(len(self.blocks))}
+        return not bool(close(self.at(others), self.at({**others, i: self.random[i][1]})).all())
+
+    def interact(self, i: int, j: int) -> bool:
+        a, b = self.random[i][0], self.random[j][0]
+        mixed = self.at({i: a, j: b}) - self.at({i: a}) - self.at({j: b}) + self.zero
+        return bool((mixed.abs() > 1e-9 * (1 + self.at({i: a, j: b}).abs().max())).any())
+
+    def units(self, i: int, others: dict[int, Tensor]) -> Tensor:
+        """The unit of block i that each row of entries sees, (F)."""
+        block, (low, high, _) = self.blocks[i], self.random[i]
+        rows = torch.arange(block.units, device=low.device)[:, None]
+        at_low, at_high = (self.at({**others, i: x}) for x in (low, high))
+        sees = ~close(at_low, at_high)
+        index = torch.zeros(at_low.shape, dtype=torch.long, device=low.device)
+        for bit in range((block.units - 1).bit_length()):
+            out = self.at({**others, i: torch.where((rows >> bit) % 2 == 1, high, low)})
+            index += (sees & close(out, at_high)).long() << bit
+        units = index.amax(-1)
+        for dim in range(units.ndim):
+            first = units.narrow(dim, 0, 1)
+            if bool((units == first).all()):
+                units = first
+        return units
+
+    def columns(self, i: int) -> Tensor:
+        """A for block i, (F, d, k): the slopes along each position, in all units at once."""
+        block = self.blocks[i]
+        eye = torch.eye(block.size, dtype=self.zero.dtype, device=self.zero.device)
+        return torch.stack([self.at({i: e.expand(block.units, -1)}) - self.zero for e in eye], -1)
+
+    def affine(self, i: int) -> AffinePart:
+        block, a = self.blocks[i], self.columns(i)
+        a = torch.where(a.abs() < 1e-13 * a.abs().amax(), torch.zeros_like(a), a)
+        for dim in range(a.ndim - 2):
+            first = a.narrow(dim, 0, 1)
+            if a.shape[dim] > 1 and bool((a == first).all()):
+                a = first
+        units = self.units(i, {})
+        used = (a != 0).any(-2)
+        most = int(used.sum(-1).max())
+        if block.size > 8 and most**2 * 8 < block.size:  # few of many positions: gather them
+            positions = used.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[..., :most]
+            a = a.gather(-1, positions[..., None, :].expand(*a.shape[:-1], most))
+            return AffinePart(block, units, positions, a)
+        return AffinePart(block, units, None, a)
+
+    def bilinear(self, i: int, j: int) -> BilinearLocation:
+        left, right = self.blocks[i], self.blocks[j]
+        u = self.units(i, {j: self.random[j][2]})
+        v = self.units(j, {i: self.random[i][2]})
+        z = self.random[j][2]
+        extended = torch.nn.functional.pad(z, (1, 0), value=1.0)[v.expand(self.zero.shape[:-1])].flatten(0, -2)
+        eye = torch.eye(left.size, dtype=z.dtype, device=z.device)
+        base = self.at({j: z})[..., 0].reshape(-1)
+        rows = [base, *(self.at({i: e.expand(left.units, -1), j: z})[..., 0].reshape(-1) - base for e in eye)]
+        keep = torch.linspace(0, len(extended) - 1, min(len(extended), 20 * extended.shape[1]), device=z.device).long()
+        m = torch.linalg.lstsq(extended[keep], torch.stack(rows, -1)[keep]).solution.T
+        m = torch.where(m.abs() < 1e-11 * m.abs().amax(), torch.zeros_like(m), m)
+        return BilinearLocation(left, right, u, v, m)
+
+
+def _certify(location: AffineLocation | BilinearLocation, probe: _Probe, site: str, blocks: list[GaussianBlock]) -> None:
+    """Compare with the location itself at random vectors, near and far."""
+    for scale in (1.0, 30.0):
+        vectors = {i: scale * probe.random[i][1] for i in range(len(blocks))}
+        moments = {id(b): (v, v[..., :, None] * v[..., None, :]) for b, v in zip(blocks, vectors.values())}
+        mean, _ = location(moments)
+        exact = probe.at(vectors)
+        size = exact.abs().amax().clamp(min=1.0)
+        if not bool(((mean - exact).abs() <= 1e-8 * size).all()):
+            names = ", ".join(name for b in location.blocks for name in b.names)
+            raise NotConjugate(site, names, "has a location that is not linear in the latents, one unit at a time:")
