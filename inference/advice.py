@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from probdl.inference.enumeration import can_switch_labels
+from probdl.inference.gaussian_families import FullRankFamily
+from probdl.inference.linear_response_gaussian import LinearResponseGaussian
 from probdl.inference.program import Program
 
 if TYPE_CHECKING:
@@ -16,26 +19,40 @@ _NARROW = 1.2  # ratio of the linear-response sd to the sd from which it is said
 _FUNNEL = 0.5  # share of the prior in the posterior precision from which a centred hierarchy should not be centred
 
 
-def advice(program: Program, optimum: Optimum) -> tuple[str, ...]:
-    """Return notes on an optimum."""
-    family, phi = optimum.family, optimum.phi
-    covariance = family.covariance(phi)
+def advice(program: Program, optimum: Optimum, approximation: LinearResponseGaussian) -> tuple[str, ...]:
+    """Return notes on an optimum and the posterior made of it."""
+    precision = torch.linalg.inv(approximation.free_covariance).diagonal()
     return (
-        *too_narrow(program, optimum.response_sd / covariance.diagonal().sqrt()),
-        *funnels(program, family.location(phi), torch.linalg.inv(covariance).diagonal()),
+        *too_narrow(approximation, isinstance(optimum.family, FullRankFamily)),
+        *funnels(program, approximation.free_mean, precision),
+        *switching(program, approximation.free_mean),
         *imprecise(optimum.location_error, optimum.scale_error),
     )
 
 
-def too_narrow(program: Program, ratio: Tensor) -> tuple[str, ...]:
+def too_narrow(approximation: LinearResponseGaussian, is_full: bool) -> tuple[str, ...]:
     """Say where the approximation is much narrower than linear response finds the posterior to be."""
-    worst = int(ratio.argmax())
-    if not float(ratio[worst]) > _NARROW:
+    sds = approximation.response_sds
+    ratios = {name: float((sd / approximation.sd(name)).max()) for name, sd in sds.items()}
+    worst = max(ratios, key=lambda name: ratios[name])
+    if not ratios[worst] > _NARROW:
         return ()
+    why = "since the posterior is far from Gaussian" if is_full else "as mean field is where latents are correlated"
+    do = "use method='nuts'" if is_full else "use FullRank()"
     return (
-        f"the approximation is too narrow, as mean field is where latents are correlated: at site "
-        f"{program.site_at(worst)!r} the linear-response sd is {float(ratio[worst]):.2g} times its sd; "
-        "read sd_lr in summary(), or use FullRank()",
+        f"the approximation is too narrow, {why}: at site {worst!r} the linear-response sd is {ratios[worst]:.2g} "
+        f"times its sd; read sd_lr in summary(), or {do}",
+    )
+
+
+def switching(program: Program, z: Tensor) -> tuple[str, ...]:
+    """Say that labels can be switched, where exchanging two values of a discrete site leaves the density as it is."""
+    if not program.discrete or not can_switch_labels(program, z):
+        return ()
+    sites = ", ".join(program.discrete)
+    return (
+        f"the values of {sites} can be relabelled without changing the density (label switching): this is one of "
+        "several equal modes; order a location to tell them apart",
     )
 
 

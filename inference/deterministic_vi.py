@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from probdl.inference.derivatives import at_least
 from probdl.inference.expectations import DrawnExpectation, Expectation
 from probdl.inference.fixed_draws import standard_draws
 from probdl.inference.gaussian_families import Family
-from probdl.inference.linear_response import Curvature, location_hessian, response_covariance, sandwich
+from probdl.inference.linear_response import Curvature, location_hessian, response_covariance, response_sds, sandwich
 from probdl.inference.linear_response_gaussian import LinearResponseGaussian
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
@@ -61,6 +62,7 @@ class Optimum:
     expectation: Expectation
     covariance: Tensor
     mean_hessian: Tensor
+    curvature: Curvature
     location_error: float
     scale_error: float
     converged: bool
@@ -96,8 +98,11 @@ def _backtracked(program: Program, family: Family, expectation: Expectation) -> 
         if bool(torch.isfinite(expectation(family, family.zero()))):
             return family
         family = family.narrowed(0.5)
-    program.check_finite(family.centre)
-    raise ConvergenceError("The bound is not finite however narrow the approximation is. Use method='nuts'.")
+    site = program.site_at(int(family.scale.argmax()))
+    raise ConvergenceError(
+        f"The bound is not finite however narrow the approximation is around its start (the widest site is {site!r}): "
+        "the log-density is not finite nearby. Use logits= in place of probs=, or method='nuts'."
+    )
 
 
 def _maximise_once(
@@ -117,7 +122,7 @@ def _maximise_once(
     mean_hessian = location_hessian(family, curvature)
     moved = sandwich(family, curvature, expectation.residuals(family, phi, mean_hessian))
     errors = float((moved[0] / covariance.diagonal().sqrt()).max()), float(moved[1].max())
-    return Optimum(family, phi, expectation, covariance, mean_hessian, *errors, converged, rows)
+    return Optimum(family, phi, expectation, covariance, mean_hessian, curvature, *errors, converged, rows)
 
 
 def _row(step: int, value: float, norm: float, expectation: Expectation) -> dict[str, float]:
@@ -171,11 +176,12 @@ def posterior_of(program: Program, optimum: Optimum, method: str, start: str, se
     import pandas as pd
 
     family, phi = optimum.family, optimum.phi
+    sds = response_sds(program.latents, family, phi, optimum.curvature, optimum.covariance)
     approximation = LinearResponseGaussian(
-        program.latents, family.location(phi), family.covariance(phi), optimum.covariance
+        program.latents, family.location(phi), family.covariance(phi), optimum.covariance, sds
     )
     rows = optimum.rows
-    notes = (*program.notes, *advice(program, optimum))
+    notes = (*program.notes, *advice(program, optimum, approximation))
     message = " ".join([f"{_done(optimum, method)} {start}", *(f"Note: {note}." for note in notes)])
     if not optimum.converged:
         warnings.warn(f"{method} stopped before its optimum: {message}", ConvergenceWarning, stacklevel=4)
@@ -186,8 +192,26 @@ def posterior_of(program: Program, optimum: Optimum, method: str, start: str, se
         message=message,
         seconds=time.perf_counter() - started,
         history=pd.DataFrame(rows),
-        elbo=bound(optimum, seed),
+        elbo=_finite(bound(optimum, seed), program, optimum),
         notes=notes,
+    )
+
+
+def _finite(elbo: Estimate, program: Program, optimum: Optimum) -> Estimate:
+    """Refuse a bound that is not finite: some of the approximation lies where the posterior has no mass."""
+    if math.isfinite(float(elbo.value)) and math.isfinite(float(elbo.stderr or 0.0)):
+        return elbo
+    family, phi = optimum.family, optimum.phi
+    for z in family.points(phi, 4 * standard_draws(500, family.dim, 0, phi)):  # the quadrature looks far out
+        bad = [name for name in program.observed if not bool(torch.isfinite(program.log_factor(name, z)).all())]
+        if bad:
+            raise ConvergenceError(
+                f"The bound is minus infinity: the factor of site {', '.join(bad)} is zero where the approximation has "
+                "mass, so the posterior is cut off and no normal fits it. Use method='nuts', or write the bounded "
+                "latents with a bounded prior."
+            )
+    raise ConvergenceError(
+        "The bound is not finite: the log-density is not, somewhere in the tails. Use method='nuts'."
     )
 
 

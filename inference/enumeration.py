@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pyro import poutine
 from pyro.infer import config_enumerate
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
@@ -85,3 +86,29 @@ def _at_first_values(log_prob: Tensor, nesting: int) -> Tensor:
     while log_prob.ndim > nesting:
         log_prob = log_prob[0]
     return log_prob
+
+
+def can_switch_labels(program: Program, z: Tensor) -> bool:
+    """Whether exchanging the first two values of a discrete site, in all latents at once, leaves the density at z.
+
+    A latent is taken to run over the values along every axis of their number.
+    """
+    values = program.constrain(z)
+    here = program.log_joint(z) - program._log_jacobian(z)
+    for fn in program.discrete.values():
+        count = len(fn.enumerate_support(expand=False))
+        switched = {k: _switched(x, count) for k, x in values.items()}
+        if all(torch.equal(switched[k], x) for k, x in values.items()):
+            continue
+        moved = program.free(switched)
+        there = program.log_joint(moved) - program._log_jacobian(moved)
+        if bool((here - there).abs() <= 1e-8 * (1 + here.abs())):
+            return True
+    return False
+
+
+def _switched(x: Tensor, count: int) -> Tensor:
+    order = torch.tensor([1, 0, *range(2, count)], device=x.device)
+    for axis, size in enumerate(x.shape):
+        x = x.index_select(axis, order) if size == count > 1 else x
+    return x

@@ -150,6 +150,8 @@ def _less_squares(scores: Tensor, noise: Tensor) -> Tensor:
 def expectation_of(program: Program, pairs: int, seed: int) -> Expectation:
     """Return the exact expectation where the program's factors allow it, else one by fixed draws."""
     try:
+        if program.discrete:
+            raise NotApplicable("summing them out mixes the factors")
         base, projections = split_factors(program)
         if not any(_is_shared_by_many(p) for p in projections.values()):
             return ProjectedExpectation(base, [SiteFactors(p) for p in projections.values()])

@@ -108,8 +108,8 @@ def find_mode(program: Program, tolerance: float = 1e-6, max_steps: int = 500) -
 
     program.require_all_rows()
     program.sum_out_discrete()
+    program.ensure_start()
     log_joint = program.recorded(program.log_joint)
-    program.check_finite(program.start)
     rows: list[dict[str, float]] = []
     result = minimize(
         _on_numpy(lambda z: _finite_or_uphill(*value_and_gradient(log_joint, z)), program),

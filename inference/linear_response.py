@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from probdl.errors import ConvergenceError
+from probdl.inference.gaussian import GaussianApproximation
 from probdl.inference.gaussian_families import Family
+from probdl.inference.latents import Latent
 from probdl.inference.trust_region import Smooth
 
 _DENSE = 4000  # parameters up to which the Hessian is held as a matrix
@@ -72,6 +74,33 @@ def response_covariance(family: Family, curvature: Curvature) -> Tensor:
     inner = curvature.solve(unit)[: family.dim]
     covariance = family.root @ inner @ family.root.T
     return (covariance + covariance.T) / 2
+
+
+def response_sds(
+    latents: dict[str, Latent], family: Family, phi: Tensor, curvature: Curvature, covariance: Tensor
+) -> dict[str, Tensor]:
+    r"""Return the linear-response standard deviation of each site in its own space, in its shape.
+
+    With :math:`J = \partial E_q[x] / \partial\varphi` the covariance of x is :math:`J H^{-1} J^\top`; on real sites
+    that is the covariance of z.
+    """
+    out = {}
+    for name, latent in latents.items():
+        if latent.is_real():
+            out[name] = covariance.diagonal().sqrt()[latent.place].reshape(latent.shape)
+        else:
+            rows = _mean_jacobian(latents, family, phi, name)
+            out[name] = (rows * curvature.solve(rows.T).T).sum(1).clamp(min=0).sqrt().reshape(latent.shape)
+    return out
+
+
+def _mean_jacobian(latents: dict[str, Latent], family: Family, phi: Tensor, name: str) -> Tensor:
+    """How the mean of a site under q moves with φ, (entries, size)."""
+    phi = phi.detach().requires_grad_()
+    with torch.enable_grad():
+        q = GaussianApproximation(latents, family.location(phi), family.covariance(phi))
+        mean = q.mean(name).reshape(-1)
+        return torch.stack([torch.autograd.grad(x, phi, retain_graph=True)[0] for x in mean])
 
 
 def location_hessian(family: Family, curvature: Curvature) -> Tensor:

@@ -60,7 +60,7 @@ class MeanField:
     """
 
     draws: int | None = None
-    draw_error: float = 0.1
+    draw_error: float = 0.05
     max_draws: int = 8192
     max_steps: int = 200
     start: Posterior | None = None

@@ -18,12 +18,21 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Categorical, Independent, biject_to
+from torch.distributions import Categorical, Independent
 
 from probdl.errors import ConvergenceError
 from probdl.inference import arguments
-from probdl.inference.checks import check_observation, check_sites, innermost
+from probdl.inference.bijections import bijection
+from probdl.inference.checks import (
+    check_observation,
+    check_same_sites,
+    check_sites,
+    check_support,
+    failing_site,
+    innermost,
+)
 from probdl.inference.enumeration import Enumeration
+from probdl.inference.first_guess import STARTS, best_start
 from probdl.inference.latents import Latent, is_discrete, lay_out, typical_value
 from probdl.inference.recording import NotRecordable, record
 
@@ -115,9 +124,8 @@ class Program:
             check_observation(name, sites[name])
         self.latents = lay_out(latent)
         self.dim = sum(x.place.stop - x.place.start for x in self.latents.values())
-        start = [x.transform.inv(latent[k]["value"]).reshape(-1) for k, x in self.latents.items()]
-        self.start = torch.cat([torch.zeros(0, dtype=self.dtype, device=self.device), *start])
-        self._check_supports_stay()
+        self.start = self.free({name: latent[name]["value"] for name in self.latents})
+        self._check_stays(sites)
 
     def _first_trace(self) -> Any:
         """Run the model at typical values; where an integer matrix meets a floating one, make it floating."""
@@ -134,10 +142,14 @@ class Program:
 
     def _model_failed(self, error: Exception) -> ValueError:
         given = arguments.described(self.model, self.args, self.kwargs)
+        site = failing_site(error)
+        where = f" at site {site!r}" if site else ""
         hint = "Check that the lengths of the arguments agree."
         if "dtype" in str(error):
             hint = f"The data are {self.dtype}: make tensors and networks inside the model, or convert them with .to()."
-        return ValueError(f"The model failed on its own data ({given}) with {type(error).__name__}: {error}. {hint}")
+        return ValueError(
+            f"The model failed on its own data ({given}){where} with {type(error).__name__}: {error}. {hint}"
+        )
 
     def _note_subsampling(self, trace: Any) -> None:
         for name, site in trace.nodes.items():
@@ -176,6 +188,7 @@ class Program:
                 "continuous ones. Use method='cavi'."
             )
         self._enumeration = Enumeration(self)
+        self.start = best_start(self)  # at the prior means, labels that can switch are at a saddle
         self.notes += (f"the discrete sites {', '.join(self.discrete)} were summed out",)
 
     def width(self) -> int:
@@ -187,13 +200,17 @@ class Program:
         """Whether an evaluation is so cheap that more than one thread costs more than it brings."""
         return self.width() < 500_000 and self.dim < 500
 
-    def _check_supports_stay(self) -> None:
-        """Refuse a support that moves with other latents: its transform would not be a fixed map."""
-        moved = self._trace(self._value_at(self.start + 0.37))
+    def _check_stays(self, sites: dict[str, Any]) -> None:
+        """Refuse sites, shapes and supports that move with the latents: neither z nor its transform would be fixed."""
+        trace = self._trace(self._value_at(self.start + 0.37))
+        moved = {k: s for k, s in trace.nodes.items() if s["type"] == "sample" and not site_is_subsample(s)}
+        check_same_sites(sites, moved)
+        for name in self.observed:
+            check_support(name, sites[name], moved[name])
         for name, latent in self.latents.items():
-            before, after = latent.prior.support, moved.nodes[name]["fn"].support
+            before, after = latent.prior.support, moved[name]["fn"].support
             probe = torch.full(latent.free_shape, 0.37, dtype=self.dtype, device=self.device)
-            if not torch.equal(biject_to(before)(probe), biject_to(after)(probe)):
+            if not torch.equal(bijection(before)(probe), bijection(after)(probe)):
                 raise ValueError(
                     f"The support of {name!r} depends on other latents. Write it as a variable with a fixed support "
                     "and transform it, for instance u ~ Uniform(0, 1) and x = lower + u * width."
@@ -203,11 +220,21 @@ class Program:
         def choose(msg: dict) -> Tensor:
             if msg["name"] in self.discrete:
                 return typical_value(msg)
-            if msg["name"] not in self.latents:
-                raise ValueError(f"Site {msg['name']!r} appears only at some values of the latents; that is not fixed.")
+            if msg["name"] not in self.latents:  # check_same_sites refuses it
+                return typical_value(msg)
             return self.latents[msg["name"]].constrain(z)
 
         return choose
+
+    def draw_prior(self) -> Tensor:
+        """Return a draw of the latents from the prior, by torch's global generator, as a vector (dim,)."""
+        trace = self._trace(lambda msg: msg["fn"].sample())
+        return self.free({name: trace.nodes[name]["value"] for name in self.latents})
+
+    def free(self, values: dict[str, Tensor]) -> Tensor:
+        """Return the unconstrained vector (dim,) of values of the latents in their own spaces."""
+        parts = [x.transform.inv(values[name]).reshape(-1) for name, x in self.latents.items()]
+        return torch.cat([torch.zeros(0, dtype=self.dtype, device=self.device), *parts])
 
     def constrain(self, z: Tensor) -> dict[str, Tensor]:
         """Return the latents in their own spaces, (..., *shape) each, at vectors z (..., dim)."""
@@ -265,15 +292,23 @@ class Program:
         """Return the latent site that holds an entry of the flat vector."""
         return next(k for k, x in self.latents.items() if x.place.start <= entry < x.place.stop)
 
-    def check_finite(self, z: Tensor) -> None:
-        """Raise a ConvergenceError that names the sites whose log-density at z is not finite, if any is not."""
+    def ensure_start(self) -> None:
+        """Move the start to the best of some prior draws where the density at the prior means is zero.
+
+        Raises:
+            ConvergenceError: if it is zero or NaN at all of them; it names the sites.
+        """
+        if not bool(torch.isfinite(self.log_joint(self.start))):
+            self.start = best_start(self)
+        z = self.start
         if bool(torch.isfinite(self.log_joint(z))):
             return
         bad = [k for k in self.observed if not bool(torch.isfinite(self.log_factor(k, z)).all())]
         bad = bad or [k for k in self.latents if not bool(torch.isfinite(self.log_latent(k, z)))]
         raise ConvergenceError(
-            f"The log-density is not finite at the prior means: the factor of site {', '.join(bad) or 'a prior'} is "
-            "zero or NaN there. Use proper, less extreme priors, and logits= in place of probs=."
+            f"The log-density is not finite at the prior means, nor at {STARTS} draws from the prior: the factor of "
+            f"site {', '.join(bad) or 'a prior'} is zero or NaN there. Use proper, less extreme priors, and logits= in "
+            "place of probs=."
         )
 
     def prior_scales(self, z: Tensor) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ def start_of(program: Program, given: Posterior | None) -> Start:
             return _at_mode(program)
         except ConvergenceError:
             pass
+    program.ensure_start()
     scale = torch.full_like(program.start, _LOG_SD).exp()
     return Start(program.start, torch.diag(scale), scale, "It started at the prior means.", has_mode=False)
 

@@ -107,13 +107,14 @@ def minimise(smooth: Smooth, start: Tensor, tolerance: float, max_steps: int) ->
         value, gradient = smooth.at(tensor(x))
         history.append((float(value), float(gradient.norm())))
 
-    result = minimize(
-        value_and_gradient,
-        numbers(start),
-        jac=True,
-        hessp=lambda x, p: numbers(smooth.product(tensor(x), tensor(p))),
-        method="trust-ncg",
-        callback=note,
-        options={"gtol": tolerance, "maxiter": max_steps, "initial_trust_radius": 3.0, "max_trust_radius": 1e3},
-    )
+    with np.errstate(over="ignore"):  # of 1e300 over a small prediction
+        result = minimize(
+            value_and_gradient,
+            numbers(start),
+            jac=True,
+            hessp=lambda x, p: numbers(smooth.product(tensor(x), tensor(p))),
+            method="trust-ncg",
+            callback=note,
+            options={"gtol": tolerance, "maxiter": max_steps, "initial_trust_radius": 3.0, "max_trust_radius": 1e3},
+        )
     return Minimum(tensor(result.x), float(result.fun), int(result.nit), str(result.message), history)
