@@ -13,6 +13,7 @@ from probdl.inference.fixed_draws import is_whitened, standard_draws
 from probdl.inference.gaussian_families import Family
 from probdl.inference.program import Program
 from probdl.inference.projections import Projection
+from probdl.inference.recording import NotRecordable, record
 from probdl.inference.site_factors import SiteFactors
 from probdl.natural import GaussianFactor
 
@@ -98,12 +99,16 @@ class DrawnExpectation(Expectation):
     def __init__(self, log_joint: Callable[[Tensor], Tensor], noise: Tensor, seed: int, width: int = 1) -> None:
         self.log_joint, self.noise, self.seed, self.width = log_joint, noise, seed, width
         self.points = len(noise)
+        self._batched: Callable[[Tensor], Tensor] | None = None
 
     def at(self, z: Tensor) -> Tensor:
         """Return the log-density of each row of z, (M,)."""
         if not isinstance(self.log_joint, fx.GraphModule):
             return torch.stack([self.log_joint(row) for row in z])
         rows = max(1, _BUDGET // self.width)
+        if z.shape == self.noise.shape and len(z) <= rows:
+            self._batched = self._batched or _record_batch(self.log_joint, self.noise)
+            return self._batched(z)
         return torch.cat([torch.vmap(self.log_joint)(part) for part in z.split(rows)])
 
     def __call__(self, family: Family, phi: Tensor) -> Tensor:
@@ -134,6 +139,15 @@ class DrawnExpectation(Expectation):
         scores = family.scores(phi, self.noise, gradients + linear)
         halves = _less_squares((scores[:pairs] + scores[pairs:]) / 2, self.noise[:pairs])
         return halves.T / pairs
+
+
+def _record_batch(graph: fx.GraphModule, like: Tensor) -> Callable[[Tensor], Tensor]:
+    """Record the graph on many rows at once, which spares vmap's work at each operation; else leave that to vmap."""
+    many = torch.vmap(graph)
+    try:
+        return record(many, like, mend=False)
+    except NotRecordable:
+        return many
 
 
 def _less_squares(scores: Tensor, noise: Tensor) -> Tensor:

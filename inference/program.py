@@ -319,6 +319,14 @@ class Program:
 
     def recorded(self, f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         """Return ``f`` as a recorded graph where that is safe, else ``f`` itself, with a note that says why."""
+        method = getattr(f, "__func__", None)  # the program's own densities are recorded once
+        if method is None:
+            return self._record(f)
+        if method not in self._recorded:
+            self._recorded[method] = self._record(f)
+        return self._recorded[method]
+
+    def _record(self, f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         try:
             return record(f, self.start)
         except NotRecordable as reason:

@@ -41,6 +41,7 @@ class _Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         if any(self._reads_input(x) for x in tree_leaves((args, kwargs))):
+            func = _RESHAPES.get(func, func)
             self._check_repeatable(func, args)
             func, args = _batchable(func, args)
             node = self.graph.call_function(func, *tree_map(self.node, (args, kwargs)))
@@ -87,8 +88,22 @@ class _Recorder(TorchDispatchMode):
                 self._track(part, self.graph.call_function(operator.getitem, (node, i)))
 
 
+_RESHAPES = {  # these change no number, only how the tensor they return is seen
+    torch.ops.aten.squeeze_.dim: torch.ops.aten.squeeze.dim,
+    torch.ops.aten.squeeze_.default: torch.ops.aten.squeeze.default,
+    torch.ops.aten.unsqueeze_.default: torch.ops.aten.unsqueeze.default,
+}
+
+
+def _logits_loss(x: Tensor, y: Tensor, *_: Any) -> Tensor:
+    """Binary cross entropy with logits, as torch computes it but without writing in place."""
+    return (1 - y) * x - torch.nn.functional.logsigmoid(x)
+
+
 def _batchable(func: Any, args: Any) -> tuple[Any, Any]:
-    """Replace the two functionalised writes that vmap cannot run by equal operations that it can."""
+    """Replace operations that vmap cannot run, or runs in many pieces, by equal ones."""
+    if func is torch.ops.aten.binary_cross_entropy_with_logits.default and args[2:] == (None, None, 0):
+        return _logits_loss, args
     if func is torch.ops.aten.copy.default:  # without mutation it only spreads its source
         return torch.ops.aten.expand.default, (args[1], list(args[0].shape))
     if func is torch.ops.aten.slice_scatter.default and len(args) > 4 and args[4] is not None and args[4] < 0:
@@ -101,6 +116,7 @@ def _recorded(f: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> fx.GraphM
     with recorder:
         out = f(*inputs)
     recorder.graph.output(tree_map(recorder.node, out))
+    _share_repeated(recorder.graph)
     recorder.graph.eliminate_dead_code()
     used = {n.target for n in recorder.graph.nodes if n.op == "get_attr"}
     root = torch.nn.Module()
@@ -109,13 +125,16 @@ def _recorded(f: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> fx.GraphM
     return fx.GraphModule(root, recorder.graph)
 
 
-def record(f: Callable[..., Any], *inputs: Tensor, again: tuple[Tensor, ...] | None = None) -> fx.GraphModule:
+def record(
+    f: Callable[..., Any], *inputs: Tensor, again: tuple[Tensor, ...] | None = None, mend: bool = True
+) -> fx.GraphModule:
     """Return ``f`` as a flat graph of tensor operations.
 
     Args:
         f: a function of tensors that returns a tensor, or a tuple of tensors.
         inputs: where to record; a second recording at other values must give the same graph.
         again: the other values; None adds 0.37 to the inputs, which integers do not allow.
+        mend: turn writes in place into new tensors; inside a vmap this would import the compiler.
 
     Raises:
         NotRecordable: if ``f`` branches on its input, writes in place, or draws random numbers.
@@ -130,6 +149,8 @@ def record(f: Callable[..., Any], *inputs: Tensor, again: tuple[Tensor, ...] | N
     try:
         first = _recorded(f, detached)
     except _WritesInPlace:
+        if not mend:
+            raise
         f = torch.func.functionalize(f)
         first = _recorded(f, detached)
     second = _recorded(f, again or tuple(x + 0.37 for x in detached))
