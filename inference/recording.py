@@ -125,6 +125,16 @@ def _recorded(f: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> fx.GraphM
     return fx.GraphModule(root, recorder.graph)
 
 
+def _share_repeated(graph: fx.Graph) -> None:
+    """Let operations that stand twice in a graph, on the same arguments, run once."""
+    seen: dict[str, fx.Node] = {}
+    for node in graph.nodes:
+        if node.op == "call_function":
+            first = seen.setdefault(repr((str(node.target), node.args, node.kwargs)), node)
+            if first is not node:
+                node.replace_all_uses_with(first)
+
+
 def record(
     f: Callable[..., Any], *inputs: Tensor, again: tuple[Tensor, ...] | None = None, mend: bool = True
 ) -> fx.GraphModule:
