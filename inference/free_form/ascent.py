@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from probdl.inference.free_form.layout import lay_out
 from probdl.inference.free_form.probing import NotConjugate
 from probdl.inference.free_form.reading import Reading, Values
 from probdl.inference.free_form.weights import Moments
+from probdl.inference.recording import record
 
 
 class FreeForm:
@@ -38,6 +40,7 @@ class FreeForm:
             self.factors.append(
                 ChainFactor(reading, site, self.layout) if chained else compile_factor(reading, site, self.layout)
             )
+        self._recorded: dict[Any, Callable[..., Any]] = {}
         self._touching = {id(b): [f for f in self.factors if f.reads & set(b.names)] for b in self.blocks}
 
     def moments(self) -> Moments:
@@ -49,14 +52,40 @@ class FreeForm:
 
     def update(self, block: Block) -> None:
         """Give a block its optimum: the gradient of the expected log-density in its moments."""
-        leaves = tuple(m.detach().clone().requires_grad_() for m in block.moments)
-        moments = self.moments() | _named(block, leaves)
-        with torch.enable_grad():
-            total = torch.stack([f(moments) for f in self._touching[id(block)]]).sum()
-            gradient = torch.autograd.grad(total, leaves, allow_unused=True)
-        block.update(tuple(torch.zeros_like(m) if g is None else g for m, g in zip(leaves, gradient)))
+        block.update(self._gradient(block))
         if isinstance(block, GridBlock):
             self._follow(block)
+
+    def _gradient(self, block: Block) -> tuple[Tensor, ...]:
+        """The natural parameters of a block's optimum, by a graph that is recorded once."""
+        key = id(block)
+        if key not in self._recorded:
+            self._recorded[key] = self._record(lambda moments: self._slopes(block, moments))
+        return self._recorded[key](*self._flat())
+
+    def _slopes(self, block: Block, moments: Moments) -> tuple[Tensor, ...]:
+        leaves = tuple(m.detach().requires_grad_() for m in block.moments)
+        with torch.enable_grad():
+            at = moments | _named(block, leaves)
+            total = torch.stack([f(at) for f in self._touching[id(block)]]).sum()
+            gradient = torch.autograd.grad(total, leaves, allow_unused=True)
+        return tuple(torch.zeros_like(m) if g is None else g for m, g in zip(leaves, gradient))
+
+    def _flat(self) -> list[Tensor]:
+        return [m for block in self.blocks for m in block.moments]
+
+    def _record(self, f: Callable[[Moments], Any]) -> Callable[..., Any]:
+        """Record a function of the moments of all blocks as a flat graph of tensor operations."""
+
+        def flat(*tensors: Tensor) -> Any:
+            moments: Moments = {}
+            rest = list(tensors)
+            for block in self.blocks:
+                own = tuple(rest.pop(0) for _ in block.moments)
+                moments |= _named(block, own)
+            return f(moments)
+
+        return record(flat, *self._flat(), again=tuple(0.9 * m for m in self._flat()))
 
     def _follow(self, block: GridBlock, most: int = 30) -> None:
         """Move a grid to where the mass is, and take the optimum there."""
@@ -68,20 +97,17 @@ class FreeForm:
                 for e in getattr(f, "expected", [getattr(f, "precision", None), getattr(f, "log_det", None)]):
                     if isinstance(e, StatisticLinear) and block in e.parents:
                         e.compile()
-            leaf = torch.zeros_like(block.moments[0]).requires_grad_()
-            moments = self.moments() | {block.name: (leaf,)}
-            with torch.enable_grad():
-                total = torch.stack([f(moments) for f in self._touching[id(block)]]).sum()
-                (gradient,) = torch.autograd.grad(total, leaf)
-            block.restore((gradient,))
+            self._recorded.clear()  # they hold the coefficients of the old grid
+            block.restore(self._slopes(block, self.moments()))
         raise ConvergenceError(
             f"Coordinate ascent: the grid of {block.name!r} finds no place for its mass. Give it a proper prior."
         )
 
     def elbo(self) -> Tensor:
         """The evidence lower bound E log p(x, z) + entropy, with all constants, in nats."""
-        moments = self.moments()
-        return torch.stack([*(f(moments) for f in self.factors), *(b.entropy() for b in self.blocks)]).sum()
+        if "energy" not in self._recorded:
+            self._recorded["energy"] = self._record(lambda moments: torch.stack([f(moments) for f in self.factors]).sum())
+        return self._recorded["energy"](*self._flat()) + torch.stack([b.entropy() for b in self.blocks]).sum()
 
     def sweep(self) -> None:
         """Update each block once."""

@@ -108,6 +108,7 @@ class StatisticLinear:
             if bool(close(coefficients, first, 1e-11).all()):
                 coefficients = first
         self.coefficients = coefficients
+        self._lone = None if any(isinstance(b, GridBlock) for b in self.parents) else self._lone_statistic()
 
     def _on_knots(self, values: Values, knots: list[list[Tensor]], axis: int) -> Tensor:
         if axis == len(self.parents):
@@ -138,14 +139,31 @@ class StatisticLinear:
             (u,) = moments[self.parents[0].name]
             return u.reshape(-1)[self.units[0] * u.shape[1] + self.selected]
         out = self.coefficients
-        for block, units in zip(reversed(self.parents), reversed(self.units)):
-            (u,) = moments[block.name]
-            if not isinstance(block, (GridBlock, CategoricalBlock)):
-                u = torch.nn.functional.pad(u, (1, 0), value=1.0)
-            u = u[units] if len(u) > 1 else u[0]
-            middle = (1,) * (out.ndim - units.ndim - 1)
-            out = (out * u.reshape(*u.shape[:-1], *middle, u.shape[-1])).sum(-1)
+        for axis in reversed(range(len(self.parents))):
+            out = self._contract(out, moments[self.parents[axis].name][0], axis)
         return out
+
+    def _contract(self, coefficients: Tensor, u: Tensor, axis: int) -> Tensor:
+        """Sum the last axis of the coefficients against the statistics of one parent."""
+        units = self.units[axis]
+        entries = units.shape if len(u) > 1 else (1,) * units.ndim
+        u = u[units] if len(u) > 1 else u[0]
+        u = u.reshape(*entries, *(1,) * (coefficients.ndim - units.ndim - 1), u.shape[-1])
+        if isinstance(self.parents[axis], (GridBlock, CategoricalBlock)):
+            return (coefficients * u).sum(-1)
+        if axis == len(self.parents) - 1 and self._lone is not None:
+            which, factor = self._lone
+            return u[..., which] if factor == 1.0 else u[..., which] * factor
+        return coefficients[..., 0] + (coefficients[..., 1:] * u).sum(-1)
+
+    def _lone_statistic(self) -> tuple[int, float] | None:
+        """The one statistic of an only parent that the parameter is a multiple of, and the factor, where it is one."""
+        flat = self.coefficients.reshape(-1, self.coefficients.shape[-1])
+        used = flat.abs().sum(0).nonzero()[:, 0].tolist()
+        if len(self.parents) != 1 or len(used) != 1 or used[0] == 0 or len(flat.unique(dim=0)) > 1:
+            return None
+        value = float(flat[0, used[0]])
+        return used[0] - 1, 1.0 if abs(value - 1) < 1e-12 else value
 
 
 def _values_of(block: ExponentialBlock, parameter: Parameter, seed: int) -> Tensor:

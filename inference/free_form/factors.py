@@ -131,15 +131,20 @@ class GaussianFactor:
         """Return the expected log-density, a scalar."""
         mean, second = self.location(moments)
         precision, log_det = self.precision(moments), self.log_det(moments)
-        quadratic = (precision * second).sum((-2, -1))
+        if self.d == 1:
+            precision, second, mean = precision[..., 0, 0], second[..., 0, 0], mean[..., 0]
+            quadratic = precision * second
+        else:
+            quadratic = (precision * second).sum((-2, -1))
         count = self.weights.total(0, self._ones, moments, True)
-        out = (count * (0.5 * log_det - 0.5 * quadratic - 0.5 * self.d * math.log(2 * math.pi))).sum()
+        out = 0.5 * (count * (log_det - quadratic - self.d * math.log(2 * math.pi))).sum()
         if self.latent:
             return out
         x = self.weights.total(1, self._x, moments, True)
         xx = self.weights.total(2, self._xx, moments, True)
-        carried = precision[..., 0] * mean if self.d == 1 else (precision @ mean[..., None])[..., 0]
-        return out + (x * carried).sum() - 0.5 * (xx * precision).sum()
+        if self.d == 1:
+            return out + (precision * (x[..., 0] * mean - 0.5 * xx[..., 0, 0])).sum()
+        return out + (x * (precision @ mean[..., None])[..., 0]).sum() - 0.5 * (xx * precision).sum()
 
 
 def _residual(reading: Reading, location: Parameter, site: Site, axes: int):

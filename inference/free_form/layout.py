@@ -12,7 +12,7 @@ from torch import Tensor
 from probdl.inference.free_form.blocks import BLOCKS, CategoricalBlock
 from probdl.inference.free_form.chain import ChainBlock
 from probdl.inference.free_form.factors import Layout, _axes, _residual
-from probdl.inference.free_form.gaussian_block import GaussianBlock
+from probdl.inference.free_form.gaussian_block import ArrowBlock, GaussianBlock
 from probdl.inference.free_form.grid import GridBlock
 from probdl.inference.free_form.probing import NotConjugate, Parameter, close, index_along
 from probdl.inference.free_form.reading import Reading, Site, Values
@@ -36,6 +36,11 @@ class _Group:
     places: dict[str, Tensor]
     units: int
     size: int
+    core: int = 0  # entries that all units see; an arrow
+
+    @property
+    def total(self) -> int:
+        return self.units * self.size + self.core
 
 
 def gaussian_groups(reading: Reading, names: tuple[str, ...], whole: set[str]) -> list[_Group]:
@@ -122,14 +127,17 @@ def _best_merge(pairs: set, multiply: set, owner: dict[str, _Group], views: list
         if a is b or any((min(x, y), max(x, y)) in multiply for x in a.places for y in b.places):
             continue
         merged = _merge(a, b, all(_same_units(a, b, v) for v in views))
-        if merged.size <= LARGEST:
+        alone = {name for pair in multiply for name in pair}
+        if merged.core and alone & set(merged.places):
+            continue
+        if merged.size + merged.core <= LARGEST:
             candidates.append(merged)
-    return min(candidates, key=lambda g: g.size, default=None)
+    return min(candidates, key=lambda g: g.size + g.core, default=None)
 
 
 def _same_units(a: _Group, b: _Group, view: _View) -> bool:
     """Whether two groups have units of the same number, and each entry sees the same unit of both."""
-    if a.units != b.units:
+    if a.units != b.units or a.core or b.core:
         return False
     units = []
     for group in (a, b):
@@ -151,9 +159,13 @@ def _merge(a: _Group, b: _Group, same_units: bool) -> _Group:
         left = {n: p // a.size * size + p % a.size for n, p in a.places.items()}
         right = {n: p // b.size * size + a.size + p % b.size for n, p in b.places.items()}
         return _Group(left | right, a.units, size)
-    total = a.units * a.size
-    shifted = {n: p + total for n, p in b.places.items()}
-    return _Group(a.places | shifted, 1, total + b.units * b.size)
+    if a.total < b.total or a.units == 1:
+        a, b = b, a  # the one with more units makes the leaves of an arrow, all else its core
+    if a.units == 1:
+        shifted = {n: p + a.total for n, p in b.places.items()}
+        return _Group(a.places | shifted, 1, a.total + b.total)
+    shifted = {n: p + a.total for n, p in b.places.items()}
+    return _Group(a.places | shifted, a.units, a.size, a.core + b.total)
 
 
 def scalar_block(reading: Reading, site: Site, typical: Values) -> Any:
@@ -218,7 +230,9 @@ def lay_out(reading: Reading, typical: Values, whole: set[str]) -> tuple[Layout,
 def _gaussian_block(group: _Group, typical: Values) -> GaussianBlock:
     like = next(iter(typical.values()))
     places = {n: p.to(like.device) for n, p in group.places.items()}
-    flat = torch.zeros(group.units * group.size, dtype=typical[next(iter(places))].dtype, device=like.device)
+    flat = torch.zeros(group.total, dtype=typical[next(iter(places))].dtype, device=like.device)
     for name, place in places.items():
         flat[place.reshape(-1)] = typical[name].reshape(-1)
+    if group.core:
+        return ArrowBlock(places, group.units, group.size, group.core, flat)
     return GaussianBlock(places, group.units, group.size, flat.reshape(group.units, group.size))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from probdl.inference.free_form.gaussian_block import GaussianBlock
+from probdl.inference.free_form.gaussian_block import ArrowBlock, GaussianBlock
 from probdl.inference.free_form.probing import NotConjugate, Parameter, close
 from probdl.inference.free_form.reading import Values
 
@@ -24,9 +24,12 @@ class AffinePart:
 
     def __init__(self, block: GaussianBlock, units: Tensor, positions: Tensor | None, a: Tensor) -> None:
         self.block, self.units, self.positions, self.a = block, units, positions, a
+        if positions is not None:
+            self.flat = units[..., None] * block.size + positions
+            self.pairs = block.pair_index(self.flat[..., :, None], self.flat[..., None, :])
         d, k = a.shape[-2:]
         eye = torch.eye(d, dtype=a.dtype, device=a.device)
-        self.is_identity = positions is None and d == k and bool((a == eye).all())
+        self.is_identity = d == k and bool((a == eye).all())
         self._ready = bool((units == torch.arange(block.units, device=units.device).reshape(units.shape)).all()) if (
             units.numel() == block.units
         ) else False
@@ -39,19 +42,12 @@ class AffinePart:
 
     def first(self, mean: Tensor) -> Tensor:
         """A E z, (F, d)."""
-        z = self._gather(mean)
-        if self.positions is not None:
-            z = mean.reshape(-1)[self.units[..., None] * self.block.size + self.positions]
-        return z.expand(*z.shape[:-1], self.a.shape[-2]) if self.is_identity else (self.a * z[..., None, :]).sum(-1)
+        z = self._gather(mean) if self.positions is None else mean.reshape(-1)[self.flat]
+        return z if self.is_identity else (self.a * z[..., None, :]).sum(-1)
 
     def second(self, second: Tensor) -> Tensor:
         """A E zzᵀ Aᵀ, (F, d, d)."""
-        if self.positions is not None:
-            k = self.block.size
-            row = (self.units[..., None] * k + self.positions)[..., :, None] * k + self.positions[..., None, :]
-            s = second.reshape(-1)[row]
-        else:
-            s = self._gather(second)
+        s = self._gather(second) if self.positions is None else second.reshape(-1)[self.pairs]
         if self.is_identity:
             return s
         if self.a.shape[-2] == 1:
@@ -156,8 +152,8 @@ def compile_location(evaluate: Parameter | Evaluate, site: str, blocks: list[Gau
     seen = [i for i in range(len(blocks)) if probe.sees(i)]
     pairs = [(i, j) for n, i in enumerate(seen) for j in seen[n + 1 :] if probe.interact(i, j)]
     if not pairs:
-        location = AffineLocation(probe.at({}), [probe.affine(i) for i in seen])
-    elif len(seen) == 2 and probe.at({}).shape[-1] == 1:
+        location = AffineLocation(probe.zero, [probe.affine(i) for i in seen])
+    elif len(seen) == 2 and probe.zero.shape[-1] == 1 and not any(isinstance(b, ArrowBlock) for b in blocks):
         location = probe.bilinear(*pairs[0])
     else:
         names = ", ".join(name for i in seen for name in blocks[i].names)
@@ -198,25 +194,41 @@ class _Probe:
     def units(self, i: int, others: dict[int, Tensor]) -> Tensor:
         """The unit of block i that each row of entries sees, (F)."""
         block, (low, high, _) = self.blocks[i], self.random[i]
-        rows = torch.arange(block.units, device=low.device)[:, None]
+        units, rows = self._rows(block)
+        high = torch.where(rows < 0, low, high)  # the core of an arrow stays where it is
         at_low, at_high = (self.at({**others, i: x}) for x in (low, high))
         sees = ~close(at_low, at_high)
         index = torch.zeros(at_low.shape, dtype=torch.long, device=low.device)
-        for bit in range((block.units - 1).bit_length()):
+        for bit in range((units - 1).bit_length()):
             out = self.at({**others, i: torch.where((rows >> bit) % 2 == 1, high, low)})
             index += (sees & close(out, at_high)).long() << bit
-        units = index.amax(-1)
-        for dim in range(units.ndim):
-            first = units.narrow(dim, 0, 1)
-            if bool((units == first).all()):
-                units = first
-        return units
+        found = index.amax(-1)
+        for dim in range(found.ndim):
+            first = found.narrow(dim, 0, 1)
+            if bool((found == first).all()):
+                found = first
+        return found
+
+    def _rows(self, block: GaussianBlock) -> tuple[int, Tensor]:
+        """The number of units, and the unit of each position, −1 in the core of an arrow; (units, size)."""
+        if isinstance(block, ArrowBlock):
+            leaves = torch.arange(block.leaves * block.leaf, device=self.zero.device) // block.leaf
+            return block.leaves, torch.cat([leaves, leaves.new_full((block.core,), -1)])[None]
+        return block.units, torch.arange(block.units, device=self.zero.device)[:, None].expand(-1, block.size)
+
+    def _directions(self, block: GaussianBlock) -> list[Tensor]:
+        """Ones at each position, in all units at once; then at each of the core of an arrow."""
+        if not isinstance(block, ArrowBlock):
+            return [e.expand(block.units, -1) for e in torch.eye(block.size, dtype=self.zero.dtype).to(self.zero)]
+        position = torch.arange(block.size, device=self.zero.device)
+        n = block.leaves * block.leaf
+        leaves = [((position < n) & (position % block.leaf == i)) for i in range(block.leaf)]
+        core = [position == n + j for j in range(block.core)]
+        return [x.to(self.zero)[None] for x in (*leaves, *core)]
 
     def columns(self, i: int) -> Tensor:
-        """A for block i, (F, d, k): the slopes along each position, in all units at once."""
-        block = self.blocks[i]
-        eye = torch.eye(block.size, dtype=self.zero.dtype, device=self.zero.device)
-        return torch.stack([self.at({i: e.expand(block.units, -1)}) - self.zero for e in eye], -1)
+        """A for block i, (F, d, k): the slopes along each direction."""
+        return torch.stack([self.at({i: e}) - self.zero for e in self._directions(self.blocks[i])], -1)
 
     def affine(self, i: int) -> AffinePart:
         block, a = self.blocks[i], self.columns(i)
@@ -227,10 +239,16 @@ class _Probe:
                 a = first
         units = self.units(i, {})
         used = (a != 0).any(-2)
-        most = int(used.sum(-1).max())
-        if block.size > 8 and most**2 * 8 < block.size:  # few of many positions: gather them
+        most = max(int(used.sum(-1).max()), 1)
+        arrow = isinstance(block, ArrowBlock)
+        if arrow or (block.size > 8 and most**2 * 8 < block.size):  # few of many positions: gather them
             positions = used.to(torch.int8).argsort(dim=-1, descending=True, stable=True)[..., :most]
             a = a.gather(-1, positions[..., None, :].expand(*a.shape[:-1], most))
+            if isinstance(block, ArrowBlock):
+                core = positions >= block.leaf
+                shift = block.leaves * block.leaf - block.leaf
+                positions = torch.where(core, positions + shift, positions + units[..., None] * block.leaf)
+                units = torch.zeros_like(units)
             return AffinePart(block, units, positions, a)
         return AffinePart(block, units, None, a)
 
@@ -253,7 +271,7 @@ def _certify(location: AffineLocation | BilinearLocation, probe: _Probe, site: s
     """Compare with the location itself at random vectors, near and far."""
     for scale in (1.0, 30.0):
         vectors = {i: scale * probe.random[i][1] for i in range(len(blocks))}
-        moments = {id(b): (v, v[..., :, None] * v[..., None, :]) for b, v in zip(blocks, vectors.values())}
+        moments = {id(b): (v, b.second_of(v)) for b, v in zip(blocks, vectors.values())}
         mean, _ = location(moments)
         exact = probe.at(vectors)
         size = exact.abs().amax().clamp(min=1.0)

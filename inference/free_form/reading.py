@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from probdl.inference.bijections import PositiveDefiniteBijection
 from probdl.inference.free_form.exponential import Form, form_of, gaussian_parts
 from probdl.inference.latents import typical_value
 from probdl.inference.program import Program
@@ -85,6 +86,9 @@ class Reading:
         """Latent values all over their spaces, with a local seed."""
         generator = torch.Generator().manual_seed(seed)
         z = torch.randn(self.program.dim, generator=generator, dtype=self.program.dtype).to(self.program.device)
+        for latent in self.program.latents.values():
+            if isinstance(latent.transform, PositiveDefiniteBijection):
+                z[latent.place] *= 0.3 / scale  # well-conditioned matrices only
         values = self.program.constrain(scale * z)
         for name in self.program.discrete:
             support = self.support(name)
