@@ -1,9 +1,9 @@
-r"""When stochastic iterates have become stationary, how well their average is known, and what a smaller step would bring.
+r"""When stochastic iterates are stationary, how well their average is known, and what a smaller step would bring.
 
 At a fixed step size ρ the iterates settle into a distribution around the optimum; their average (Polyak and Juditsky
-1992) has a Monte Carlo error that falls with its length, and a bias that falls with ρ. Both are judged here in posterior
-sd units: the coordinates are means divided by their sd, and √2 times log-sds, in which half the symmetrised KL between
-two nearby mean-field Gaussians is half the squared Euclidean distance.
+1992) has a Monte Carlo error that falls with its length, and a bias that falls with ρ. Both are judged in posterior sd
+units: the coordinates are means divided by their sd, and √2 times log-sds, so that the symmetrised KL between two
+nearby mean-field Gaussians is their squared Euclidean distance.
 """
 
 from __future__ import annotations

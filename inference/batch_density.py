@@ -17,7 +17,7 @@ Function = Callable[..., Tensor]
 
 
 class BatchDensity:
-    r"""The weighted sum :math:`w_0\, g(z) + w_1 \sum_{i \in \text{batch}} ℓ_i(z)`, recorded once for each shape of batch.
+    r"""The weighted sum :math:`w_0\, g(z) + w_1 \sum_{i \in \text{batch}} ℓ_i(z)`, recorded for each shape of batch.
 
     A recording is used only where it gives the program's own value at other rows and another z; everywhere else the
     program itself runs.

@@ -8,6 +8,7 @@ factor its rows count, so that the mean over batches is the whole.
 from __future__ import annotations
 
 import copy
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,18 +51,18 @@ class GivenRows(Messenger):
             msg["value"], msg["done"] = self.rows[msg["name"]], True
 
 
-def split(trace: Any, plates: tuple[str, ...], program: Program, z: Tensor, without: tuple[str, ...] = ()) -> Tensor:
-    """Return the two parts of a trace's log-density, (2,): outside the plates, and the sum inside.
+def site_sums(trace: Any, plates: tuple[str, ...], without: tuple[str, ...] = ()) -> tuple[Tensor, Tensor]:
+    """Return the log-density of a trace's sites outside the plates, and inside.
 
     Inside one plate it is the unscaled sum over its rows; several plates keep their own scales.
     """
-    outside, inside = [program._log_jacobian(z)], [z.new_zeros(())]
+    outside, inside = [torch.zeros(())], [torch.zeros(())]
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not site_is_subsample(site) and name not in without:
             frames = [frame for frame in site["cond_indep_stack"] if frame.name in plates]
             ratio = _ratio(frames[0]) if len(plates) == 1 and frames else 1.0
             (inside if frames else outside).append(_log_prob(site).sum() / ratio)
-    return torch.stack([torch.stack(outside).sum(), torch.stack(inside).sum()])
+    return torch.stack(outside).sum(), torch.stack(inside).sum()
 
 
 def _ratio(frame: Any) -> float:
@@ -104,10 +105,15 @@ class RowSource(ABC):
         program = self.on(inputs)
         trace = program._trace(program._value_at(z))
         with program._running():
-            if not program.discrete:
-                return split(trace, self.plates, program, z)
-            outside = split(trace, self.plates, program, z, without=tuple(program.discrete))[0]
-        return torch.stack([outside, program.log_joint(z) - outside])
+            outside, inside = site_sums(trace, self.plates, without=tuple(program.discrete))
+            outside = outside + program._log_jacobian(z)
+        if program.discrete:  # summed out by log_joint, inside the plates
+            inside = program.log_joint(z) - outside
+        return torch.stack([outside, inside])
+
+    def with_rows(self, model: Callable, inputs: tuple[Tensor, ...]) -> Callable:
+        """Return a model or guide whose plates take the rows of a batch, where its plates draw them."""
+        return model
 
     def pilot(self, rows: int, generator: torch.Generator) -> list[Batch]:
         """Return batches with about that many rows, whose factors scale them to all rows."""
@@ -116,6 +122,10 @@ class RowSource(ABC):
             batches.append(next(source))
         seen = sum(b.size for b in batches)
         return [Batch(b.inputs, b.size, b.factor * b.size / seen) for b in batches]
+
+    def fixed(self, count: int, generator: torch.Generator) -> list[Batch]:
+        """Return that many batches to compare things on."""
+        return list(itertools.islice(self.batches(generator), count))
 
 
 class AllRows(RowSource):
@@ -219,9 +229,13 @@ class RowsOfPlates(RowSource):
 
     def on(self, inputs: tuple[Tensor, ...]) -> Program:
         """Return the program whose plates take these indices."""
-        program, rows = copy.copy(self.program), dict(zip(self.plates, inputs))
-        program.model = with_rows(self.program.model, rows)
+        program = copy.copy(self.program)
+        program.model = self.with_rows(self.program.model, inputs)
         return program
+
+    def with_rows(self, model: Callable, inputs: tuple[Tensor, ...]) -> Callable:
+        """Return a model or guide whose plates take these indices."""
+        return with_rows(model, dict(zip(self.plates, inputs)))
 
 
 def with_rows(model: Callable, rows: dict[str, Tensor]) -> Callable:

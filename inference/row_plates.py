@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,14 +10,16 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from probdl.inference.derivatives import at_least
-from probdl.inference.minibatches import AllRows, RowsOfArguments, RowsOfPlates, RowSource, row_arguments
+from probdl.inference.minibatches import AllRows, RowsOfArguments, RowsOfPlates, RowSource, row_arguments, site_sums
 from probdl.inference.program import Program
 
 ENOUGH = 5000  # rows from which batches are the default
 DEFAULT = 512
 
 
-def source_of(program: Program, batch_size: int | None, plate: str | None) -> tuple[RowSource, tuple[str, ...]]:
+def source_of(
+    program: Program, batch_size: int | None, plate: str | None, default: int | None = None
+) -> tuple[RowSource, tuple[str, ...]]:
     """Return where the batches of a program come from, and notes.
 
     Args:
@@ -24,6 +27,7 @@ def source_of(program: Program, batch_size: int | None, plate: str | None) -> tu
         batch_size: rows in a batch; None takes those of the user's own subsampling plates, or 512 where there are many
             rows and it is safe, or else all rows.
         plate: the plate whose rows are drawn, where several might be meant.
+        default: rows in a batch, however few rows there are, where batch_size is None.
 
     Raises:
         ValueError: if the program cannot be run on batches of that size, with what to do.
@@ -31,7 +35,7 @@ def source_of(program: Program, batch_size: int | None, plate: str | None) -> tu
     if program._subsampled:
         return _of_user(program, batch_size), ()
     if batch_size is None:
-        return _by_default(program, plate)
+        return _by_default(program, plate, default)
     name, n = _row_plate(program, plate)
     if not 1 <= batch_size <= n:
         raise ValueError(f"batch_size must be between 1 and the {n} rows of plate {name!r}; got {batch_size}.")
@@ -52,12 +56,12 @@ def _of_user(program: Program, batch_size: int | None) -> RowSource:
     return source
 
 
-def _by_default(program: Program, plate: str | None) -> tuple[RowSource, tuple[str, ...]]:
+def _by_default(program: Program, plate: str | None, size: int | None) -> tuple[RowSource, tuple[str, ...]]:
     try:
         name, n = _row_plate(program, plate)
-        if n < ENOUGH:
+        if n < ENOUGH and size is None:
             return AllRows(program), ()
-        return source_of(program, DEFAULT, plate)
+        return source_of(program, min(n, size or DEFAULT), plate)
     except ValueError as reason:
         return AllRows(program), (f"all rows are used in each step, since: {reason}",)
 
@@ -95,10 +99,25 @@ def check_parts(source: RowsOfArguments) -> None:
 
     Two batches of the size in question and the rest in three pieces are compared with a run on all rows, at a random z.
     """
-    order = torch.randperm(source.n, generator=torch.Generator().manual_seed(20))
-    size = source.batch_size
+    size, n = source.batch_size, len(source._data()[0])
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(20))
+    if size == n:  # all rows, or those of the first batch of an iterable: halves
+        size = max(1, n // 2)
     parts = [p for p in (order[:size], order[size : 2 * size], *order[2 * size :].chunk(3)) if len(p)]
-    _compare(source, _whole(source), [source.at(rows).inputs for rows in parts])
+    local = local_sites(source.program, source.plates)
+    _compare(source, lambda rows: _terms_of_rows(source, rows, local), torch.arange(n), parts)
+
+
+def _terms_of_rows(source: RowsOfArguments, rows: Tensor, local: tuple[str, ...]) -> Tensor:
+    """The terms of some rows, where latents with a value for each row take those of these rows."""
+    if not local:
+        return source.terms(_somewhere(source), source.at(rows).inputs)
+    values = source.program.constrain(_somewhere(source))
+    chosen = {k: x[rows] if k in local else x for k, x in values.items()}
+    program = source.on(source.at(rows).inputs)
+    trace = program._trace(lambda msg: chosen[msg["name"]])
+    with program._running():
+        return torch.stack(site_sums(trace, source.plates))
 
 
 def check_mixing(source: RowsOfPlates) -> None:
@@ -108,15 +127,8 @@ def check_mixing(source: RowsOfPlates) -> None:
     half = len(a) // 2
     mixed = [torch.cat([a[:half], b[half:]]), torch.cat([b[:half], a[half:]])]
     apart = torch.stack([source.terms(_somewhere(source), (rows,)) for rows in (a, b)])
-    _compare(source, torch.stack([apart[0, 0], apart[:, 1].sum()]), [(rows,) for rows in mixed])
-
-
-def check_halves(source: RowSource, inputs: tuple[Tensor, ...]) -> None:
-    """Raise a ValueError unless the two halves of a batch have the sum of its log-density."""
-    half = len(inputs[0]) // 2
-    if half:
-        parts = [tuple(x[:half] for x in inputs), tuple(x[half:] for x in inputs)]
-        _compare(source, source.terms(_somewhere(source), inputs), parts)
+    whole = torch.stack([apart[0, 0], apart[:, 1].sum()])
+    _compare(source, lambda rows: source.terms(_somewhere(source), (rows,)), whole, mixed)
 
 
 def _somewhere(source: RowSource) -> Tensor:
@@ -126,15 +138,14 @@ def _somewhere(source: RowSource) -> Tensor:
     )
 
 
-def _whole(source: RowsOfArguments) -> Tensor:
-    return source.terms(_somewhere(source), tuple(source._data()))
-
-
-def _compare(source: RowSource, whole: Tensor, parts: list[tuple[Tensor, ...]]) -> None:
+def _compare(source: RowSource, terms_of: Callable, whole: Any, parts: list) -> None:
+    """Raise unless the parts have the terms of the whole, given as rows or, as a tensor of floats, by its terms."""
     name = source.plates[0]
     try:
         with torch.no_grad():
-            terms = torch.stack([source.terms(_somewhere(source), inputs) for inputs in parts])
+            terms = torch.stack([terms_of(part) for part in parts])
+            given = isinstance(whole, Tensor) and whole.is_floating_point()
+            whole = whole if given else terms_of(whole)
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"The model fails on a part of the rows of plate {name!r}: {error}. {_ADVICE}") from error
     close = {"rtol": at_least(1e-9, whole.dtype, 1e4), "atol": at_least(1e-9, whole.dtype, 1e4)}

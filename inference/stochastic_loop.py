@@ -1,8 +1,8 @@
 r"""The loop of stochastic VI: stationarity at a fixed step size, the average of the iterates, then a smaller step.
 
 A stage runs at one step size ρ until the iterates are stationary (split R-hat of the best late window at most 1.1) and
-their average is known well enough; its result is that average. The next stage has ρ/2. The loop ends when the Monte Carlo
-error of the average and the change that still smaller steps would bring are together below the tolerance.
+their average is known well enough; its result is that average. The next stage has ρ/2. The loop ends when the Monte
+Carlo error of the average and the change that still smaller steps would bring are together below the tolerance.
 """
 
 from __future__ import annotations
@@ -194,8 +194,8 @@ class Loop:
         self.rate /= 4
         if self.rate < 1e-6:
             raise ConvergenceError(
-                f"Stochastic VI: {why} at step {self.step}, however small the steps. Rescale the covariates, use proper "
-                "priors, or use method='nuts'."
+                f"Stochastic VI: {why} at step {self.step}, however small the steps. Rescale the covariates, use "
+                "proper priors, or use method='nuts'."
             )
         self.steps.put(self.good)
         self.iterates, self.scale = self._fresh()

@@ -1,4 +1,4 @@
-r"""Stochastic natural steps of a mean-field Gaussian, with gradients whose noise is that of what a quadratic leaves out.
+r"""Stochastic natural steps of a mean-field Gaussian; the noise of their gradients is that of what a quadratic leaves.
 
 With draws :math:`z_s = μ + σ ⊙ ε_s` (in antithetic pairs) the reparameterised gradients of the bound are
 :math:`E\,∇ℓ(z)` in μ and :math:`E\,ε ⊙ σ ⊙ ∇ℓ(z) + 1` in log σ. From ∇ℓ on a batch two things are taken away whose

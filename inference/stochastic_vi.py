@@ -13,6 +13,7 @@ from torch import nn
 
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError, ConvergenceWarning
+from probdl.inference.amortised import Amortised
 from probdl.inference.batch_density import BatchDensity
 from probdl.inference.curvature import FULL, Curvature, average_curvature, flat_start, pilot_mode
 from probdl.inference.gaussian import GaussianApproximation
@@ -32,6 +33,7 @@ _PAIRS = 4  # antithetic pairs of draws a step: on a recorded batch they cost li
 _NEWTON = 6  # passes at most to bring the anchor near the mode
 _BOUND_PAIRS = 32
 _NARROW = 1.2  # ratio of the linear-response sd to the sd from which it is said
+ROWS_OF_NETWORK = 128  # rows in a batch for a guide, where none are asked for
 _RESPONSE = 4e9  # multiplications up to which the curvature for linear response is taken over all rows
 
 
@@ -41,13 +43,13 @@ class StochasticVI:
 
     .. math:: \max_φ\; E_{q(z; φ)}\Big[\log p(z) + \frac nm \sum_{i \in B} \log p(x_i \mid z)\Big] - E_q \log q(z; φ)
 
-    with a random batch B of m of the n rows in each step. Without ``guide``, q is a mean-field Gaussian on unconstrained
-    space. It starts at the mode on a pilot of the rows, with the curvature there, which makes steps unitless: no
-    learning rate is asked for. Reparameterised gradients are taken on antithetic draws; the gradient at an anchor, which
-    a pass over all rows gives exactly, and a quadratic are taken away from them as control variates, so that their
-    noise is small even where n is large. At a fixed step size the iterates are run until they are stationary and their
-    average is known well enough; then the step size is halved, until the error of the average and the change that still
-    smaller steps would bring are below the tolerance.
+    with a random batch B of m of the n rows in each step. Without ``guide``, q is a mean-field Gaussian on
+    unconstrained space. It starts at the mode on a pilot of the rows, with the curvature there, which makes steps
+    unitless: no learning rate is asked for. Reparameterised gradients are taken on antithetic draws; the gradient at an
+    anchor, which a pass over all rows gives exactly, and a quadratic are taken away from them as control variates, so
+    that their noise is small even where n is large. At a fixed step size the iterates are run until they are stationary
+    and their average is known well enough; then the step size is halved, until the error of the average and the change
+    that still smaller steps would bring are below the tolerance.
 
     Rows are drawn through a plate of the model:
 
@@ -64,8 +66,9 @@ class StochasticVI:
         batch_size: rows in a batch; None takes 512 where there are at least 5000 rows and it is safe, or else all rows.
         size: the number of rows in all, where ``fit`` is given an iterable of batches.
         guide: for latents with a value for each row: a network that maps the rows of the first data argument (of
-            several, if its forward takes several) to mean and raw scale, (m, 2k), scale = softplus(raw), of the latent's
-            k entries on unconstrained space; a dict of such networks by site; or a Pyro guide. It is trained in place.
+            several, if its forward takes several) to mean and raw scale, (m, 2k), scale = softplus(raw), of the
+            latent's k entries on unconstrained space; a dict of such networks by site; or a Pyro guide. It is trained
+            in place.
         plate: the plate over the rows, where several might be meant.
         tolerance: root mean square error of means and log-sds from their optimum at which it stops, in posterior sd;
             with ``guide``, the predicted gain of the bound per row at which it stops is tolerance² per latent.
@@ -140,16 +143,23 @@ class StochasticVI:
 
     def run(self, program: Program, seed: int = 0, progress: bool | None = None) -> Posterior:
         """Return the posterior of a program."""
+        scope = getattr(program, "scope", None) or Scoped()
+        with scope:
+            posterior = self._run(program, seed, progress)
+        if has_parameters(program):
+            program.model = scope.wrap(program.model)
+        return posterior
+
+    def _run(self, program: Program, seed: int, progress: bool | None) -> Posterior:
         started = time.perf_counter()
+        learns = self.guide is not None or has_parameters(program)
         stream = getattr(program, "stream", None)
         if stream is None:
-            source, notes = source_of(program, self.batch_size, self.plate)
+            source, notes = source_of(program, self.batch_size, self.plate, ROWS_OF_NETWORK if learns else None)
         else:
             source, notes = RowsOfStream(program, stream), ()
-        if self.guide is not None or has_parameters(program):
-            from probdl.inference.amortised import fit_guide
-
-            return fit_guide(self, source, notes, seed, progress, started)
+        if learns:
+            return Amortised(self, source, notes, seed, progress, started).posterior()
         _refuse_local(program, source)
         return _GlobalFit(self, source, notes, seed, progress, started).posterior()
 
@@ -297,14 +307,14 @@ class _GlobalFit:
         if not self.source.can_repeat:
             end = f"{loop.reason}. " if loop.reason else ""
             return (
-                f"Stochastic VI took {loop.step} steps of size 1/t on {rows} that could be read only once. {end}The error "
-                "of its average is not known; pass a function that returns a fresh iterable, and it will be."
+                f"Stochastic VI took {loop.step} steps of size 1/t on {rows} that could be read only once. {end}The "
+                "error of its result is not known; pass a function that returns a fresh iterable, and it will be."
             )
         error = loop.stages[-1].error if loop.stages else float("nan")
         known = f"the average is known to {error:.1g} posterior sd (rms)"
         if loop.reason:
             return f"Stochastic VI on {rows} stopped before its tolerance: {loop.reason}; {known}."
         return (
-            f"Stochastic VI on {rows} took {loop.step} steps in {len(loop.stages)} stages and stopped since {known} and "
-            f"smaller steps would move it by {loop.predicted:.1g}, together below the tolerance {loop.tolerance:g}."
+            f"Stochastic VI on {rows} took {loop.step} steps in {len(loop.stages)} stages and stopped since {known} "
+            f"and smaller steps would move it by {loop.predicted:.1g}, together below the tolerance {loop.tolerance:g}."
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from probdl.inference.minibatches import Batch, RowsOfArguments, with_rows
 from probdl.inference.program import Program
-from probdl.inference.row_plates import check_halves, plates_of_observations
+from probdl.inference.row_plates import check_parts, plates_of_observations
 
 Item = Any
 
@@ -97,7 +97,7 @@ class RowsOfStream(RowsOfArguments):
         self.can_pass = self.can_repeat = not stream.once
         self._each = 0.0
         if not program._subsampled:
-            check_halves(self, tuple(self._data()))
+            check_parts(self)
 
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield the batches in their order, again and again if the iterable can be read again."""
@@ -126,12 +126,21 @@ class RowsOfStream(RowsOfArguments):
         seen = sum(b.size for b in batches)
         return [Batch(b.inputs, b.size, self.n / seen) for b in batches]
 
+    def fixed(self, count: int, generator: torch.Generator) -> list[Batch]:
+        """Return the first batches."""
+        return [self._batch(item) for item in self.stream.look(count)]
+
     def on(self, inputs: tuple[Tensor, ...]) -> Program:
         """Return the program with this batch as its arguments; a plate of all rows takes them as its subsample."""
         program = super().on(inputs)
-        rows = {k: torch.arange(m, device=program.device) for k, (_, m) in program._subsampled.items()}
-        program.model = with_rows(program.model, rows) if rows else program.model
+        program.model = self.with_rows(program.model, inputs)
         return program
+
+    def with_rows(self, model: Callable, inputs: tuple[Tensor, ...]) -> Callable:
+        """Return a model or guide whose subsampling plates take the rows of the batch in their order."""
+        subsampled = self.program._subsampled
+        rows = {k: torch.arange(m, device=self.program.device) for k, (_, m) in subsampled.items()}
+        return with_rows(model, rows) if rows else model
 
     def _batch(self, item: Item) -> Batch:
         inputs = self._tensors(item)
