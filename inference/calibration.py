@@ -144,7 +144,12 @@ def _source(
 ) -> tuple[Source, tuple[tuple, dict[str, Any]]]:
     """Return the model and its arguments as tensors."""
     if observed is None:
-        program = Program(model, args, kwargs, dtype=dtype)
+        try:
+            program = Program(model, args, kwargs, dtype=dtype)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} Or pass observed=('y',) to name the sites that data are simulated for."
+            ) from error
         return Source.of(program), (program.args, program.kwargs)
     source = Source(model, tuple(observed), (), dtype, torch.device("cpu"))
     args, kwargs = source.tensors(args, kwargs)

@@ -71,7 +71,10 @@ def _of_site(a: Posterior, b: Posterior, name: str) -> tuple[Tensor, Tensor, Ten
     shift, ratio = (mean_a - mean_b) / sd_b, sd_a / sd_b
     shift_error = (em_a**2 + em_b**2 + (shift * es_b) ** 2).sqrt() / sd_b
     ratio_error = (es_a**2 + (ratio * es_b) ** 2).sqrt() / sd_b
-    return shift, shift_error, ratio, ratio_error
+    constant = (sd_a == 0) & (sd_b == 0) & (mean_a == mean_b)  # such as the 1 of a Cholesky factor of correlations
+    zero, one = torch.zeros_like(shift), torch.ones_like(ratio)
+    equal = zip((shift, shift_error, ratio, ratio_error), (zero, zero, one, zero))
+    return tuple(torch.where(constant, sure, x) for x, sure in equal)  # type: ignore[return-value]
 
 
 def _moments(p: Posterior, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

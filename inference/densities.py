@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -85,7 +86,8 @@ def over_draws(f: Callable[[Values], Any], values: Values, size: int, randomness
     """
     n = len(next(iter(values.values())))
     chunk = max(1, min(n, _NUMBERS_AT_ONCE // max(size, 1)))
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop|An output with one or more elements was resized")
         try:
             stacked = torch.vmap(f, randomness=randomness, chunk_size=chunk)(values)
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError):

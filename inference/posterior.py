@@ -280,7 +280,7 @@ class Posterior:
 
         if not self.approximation.is_sampled:
             return convergence(self.history, ax=ax, label=label)
-        traces = {name: x.flatten(2) for name, x in self.approximation.chains.items()}
+        traces = {name: x.reshape(*x.shape[:2], -1) for name, x in self.approximation.chains.items()}
         return chains({e: traces[k][..., i] for k in names for i, e in enumerate(self.entries(k))}, ax=ax)
 
     def to_arviz(self, draws: int = 1000, *, seed: int = 0) -> Any:

@@ -48,6 +48,10 @@ class Source:
         return arguments.as_tensors(self.model, args, kwargs, self.dtype, self.device)
 
 
+class _DoesNotFit(ValueError):
+    """A latent site of the posterior has another shape with these data."""
+
+
 class _Forwards(Messenger):
     """Latent sites take given values; observed ones lose their observation, so that they are drawn."""
 
@@ -64,7 +68,11 @@ class _Forwards(Messenger):
             return
         msg["is_observed"] = False
         known = msg["name"] in self.values
-        msg["value"], msg["done"] = (self.values[msg["name"]], True) if known else (None, False)
+        if known:
+            _check_shape(msg["name"], tuple(self.values[msg["name"]].shape), tuple(msg["fn"].shape()))
+        # sample, where Pyro would call rsample: more of them run under vmap.
+        msg["value"] = self.values[msg["name"]] if known else msg["fn"].sample()
+        msg["done"] = True
 
 
 def run_forwards(source: Source, args: tuple, kwargs: dict[str, Any], values: Values) -> Any:
@@ -124,6 +132,8 @@ def _checked_run(source: Source, values: Values, args: tuple, kwargs: dict[str, 
     first = {name: x[0] for name, x in values.items()}
     try:
         trace = run_forwards(source, args, kwargs, first)
+    except _DoesNotFit:
+        raise
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         floating = arguments.with_floating_matrices(args, kwargs, source.dtype)
         try:
@@ -131,7 +141,7 @@ def _checked_run(source: Source, values: Values, args: tuple, kwargs: dict[str, 
         except (RuntimeError, ValueError, IndexError, TypeError, AttributeError):
             raise _failed(source, args, kwargs, values, error) from error
         args, kwargs = floating
-    _check_sites(source, trace, first)
+    _check_sites(source, trace, values)
     return args, kwargs
 
 
@@ -152,9 +162,7 @@ def _check_sites(source: Source, trace: Any, values: Values) -> None:
             continue
         if site_is_subsample(site):
             _check_plate(name, site)
-        elif name in values:
-            _check_shape(name, tuple(values[name].shape), tuple(site["fn"].shape()))
-        elif name not in source.observed and name not in source.discrete and not site["infer"].get("_deterministic"):
+        elif name not in (*values, *source.observed, *source.discrete) and not site["infer"].get("_deterministic"):
             raise ValueError(
                 f"Site {name!r} is not in this posterior, so it cannot be predicted from it: it appears only with "
                 "these data. Predict at data with the groups that the model was fitted on."
@@ -165,7 +173,7 @@ def _check_sites(source: Source, trace: Any, values: Values) -> None:
 
 def _check_shape(name: str, held: tuple, wanted: tuple) -> None:
     if held != wanted:
-        raise ValueError(
+        raise _DoesNotFit(
             f"Latent site {name!r} has shape {held} in this posterior, but {wanted} with these data: its entries "
             "belong to the groups or rows that were fitted. Predict at data with the same ones, or leave the "
             "arguments out to predict at the data of the fit."

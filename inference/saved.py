@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, biject_to, identity_transform
+from torch.distributions import Distribution, identity_transform
 
 from probdl import files
 from probdl.divergences.estimate import Estimate
 from probdl.inference import supports
 from probdl.inference.approximations import Approximation
+from probdl.inference.bijections import bijection
 from probdl.inference.latents import Latent
 from probdl.inference.predictive import Source
 from probdl.inference.program import Program
@@ -127,8 +128,8 @@ def _latent_to_json(latent: Latent, bounds: dict[str, Tensor]) -> dict[str, Any]
 
 def _latent_from_json(x: dict[str, Any], bounds: dict[str, Tensor]) -> Latent:
     support = supports.from_json(x["support"], bounds)
-    # Sites on integers have no transform to the reals.
-    transform = identity_transform if support.is_discrete else biject_to(support)
+    # Sites on integers have no map from the reals.
+    transform = identity_transform if support.is_discrete else bijection(support)
     prior = cast(Distribution, _OnSupport(support))
     return Latent(x["name"], slice(*x["place"]), torch.Size(x["free_shape"]), torch.Size(x["shape"]), transform, prior)
 
