@@ -121,7 +121,10 @@ def simulation_based_calibration(
         raise ValueError(f"simulations must be at least 10 and draws 9; got {simulations} and {draws}.")
     source, tensors = _source(model, args, kwargs, observed, dtype)
     seeds = torch.randint(2**31, (simulations, 3), generator=torch.Generator().manual_seed(seed)).tolist()
-    rows, labels, failures, warned = [], [], [], []
+    rows: list[Tensor] = []
+    labels: list[str] = []
+    failures: list[ConvergenceError] = []
+    warned: list[str] = []
     with bar(simulations, progress, "simulations") as ticks:
         for simulating, fitting, ranking in seeds:
             truth, conditioned = _simulate(source, *tensors, simulating)

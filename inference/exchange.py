@@ -26,9 +26,10 @@ def to_arviz(posterior: Posterior, draws: int, seed: int) -> Any:
     arrays = {g: {k: x.detach().cpu().numpy() for k, x in values.items()} for g, values in groups.items()}
     dims = {} if posterior.program is None else _dims(posterior.program, groups)
     attrs = {"inference_library": "probdl", "method": posterior.method}
+    build: Any = arviz.from_dict  # whose signature changed with version 1.0
     if int(arviz.__version__.split(".")[0]) < 1:
-        return arviz.from_dict(**arrays, dims=dims, attrs=attrs)
-    return arviz.from_dict(arrays, dims=dims, attrs={"posterior": attrs})
+        return build(**arrays, dims=dims, attrs=attrs)
+    return build(arrays, dims=dims, attrs={"posterior": attrs})
 
 
 def _chains(posterior: Posterior, draws: int, seed: int) -> dict[str, Tensor]:

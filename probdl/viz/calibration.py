@@ -49,6 +49,7 @@ def rank_histograms(
             raise ValueError(f"ranks of {name} must be numbers from 0 to {draws}, of shape (n,); got shape {x.shape}.")
         _draw(panels[name], x, draws, bins or int(np.clip(len(x) // 10, 2, min(20, draws + 1))))
         panels[name].set_xlabel(name)
+    next(iter(panels.values())).set_ylabel("simulations\n(band: 99 % if uniform)", fontsize="small", color=MUTED)
     return panels
 
 
@@ -63,6 +64,7 @@ def _draw(ax: Axes, x: np.ndarray, draws: int, bins: int) -> None:
     counts = np.histogram(x, edges)[0]
     ax.bar(centre, counts, 0.9 * np.diff(edges), color=colour(0), alpha=0.6)
     ax.plot(edges[[0, -1]], [len(x) / bins] * 2, color=MUTED, lw=0.8)
+    ax.set_ylim(0, 1.1 * max(counts.max(), high.max()))
     ax.set_yticks([])
     tidy(ax).spines["left"].set_visible(False)
     ax.tick_params(labelsize="small", color=MUTED)

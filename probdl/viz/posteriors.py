@@ -85,18 +85,16 @@ def forest(names: Sequence[str], quantiles: Sequence[Any], *, ax: Axes | None = 
         raise ValueError(
             f"quantiles must be five rows, such as those at .05, .25, .5, .75 and .95; got {len(quantiles)}."
         )
-    earlier = len(ax.containers) if ax is not None else 0
     lowest, low, middle, high, highest = quantiles
     _checked(names, middle, low, high)
-    offset = 0.22 * earlier
-    ax = intervals(names, middle, lowest, highest, ax=ax, label=label, offset=offset)
-    ax.hlines(
-        np.arange(len(names)) + offset,
-        _numbers(low, "quantiles"),
-        _numbers(high, "quantiles"),
-        lw=4.5,
-        color=colour(earlier),
+    earlier = len(ax.containers) if ax is not None else 0
+    height, tint = np.arange(len(names)) + 0.2 * earlier, colour(earlier)
+    ax = intervals(
+        names, middle, lowest, highest, ax=axes(ax, 6.0, 1.0 + 0.45 * len(names)), label=label, offset=0.2 * earlier
     )
+    ax.hlines(height, _numbers(low, "quantiles"), _numbers(high, "quantiles"), lw=4.0, color=tint)
+    ax.plot(_numbers(middle, "quantiles"), height, "o", ms=4.5, mfc="white", color=tint, zorder=3)
+    ax.set_ylim(len(names) - 0.5 + 0.2 * earlier, -0.5)
     return ax
 
 
@@ -143,10 +141,10 @@ def _name_lines(ax: Axes, names: Sequence[str]) -> None:
     ax.set_axisbelow(True)
 
 
-def _legend_above(ax: Axes) -> None:
+def _legend_above(ax: Axes, columns: int = 3) -> None:
     handles, _ = ax.get_legend_handles_labels()
     if handles:
-        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=min(3, len(handles)), frameon=False)
+        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=min(columns, len(handles)), frameon=False)
 
 
 def marginals(
@@ -187,8 +185,7 @@ def marginals(
         _draw_density(panels[name], x, density, " ".join(filter(None, [name if alone else None, label])))
         panels[name].set_xlabel("" if alone else name)
     if label is not None or alone:
-        first = next(iter(panels.values()))
-        first.legend(frameon=False, fontsize="small")
+        _legend_above(next(iter(panels.values())), columns=1)
     return panels
 
 

@@ -98,5 +98,6 @@ def chains(draws: Mapping[str, Any], ax: Axes | Mapping[str, Axes] | None = None
         for i, chain in enumerate(x):
             panels[name].plot(chain, color=colour(i), lw=0.5, alpha=0.8)
         tidy(panels[name]).set_title(name, fontsize="small")
+        panels[name].set_xlabel("draw", fontsize="small")
         panels[name].tick_params(labelsize="small", color=MUTED)
     return panels
