@@ -112,7 +112,7 @@ class BatchDensity:
         if not torch.allclose(recorded, program, rtol=close, atol=close, equal_nan=True):
             raise NotRecordable("it reads the data in a way that a recording does not see, such as NumPy")
 
-    def check_finite(self, z: Tensor, batch: Batch, step: int) -> None:
+    def check_finite(self, z: Tensor, batch: Batch, when: str) -> None:
         """Raise a ConvergenceError that names the sites whose factors are not finite at z (d,) on this batch."""
         program = self.source.on(batch.inputs)
         holds_nan = any(x.is_floating_point() and not bool(torch.isfinite(x).all()) for x in batch.inputs)
@@ -124,7 +124,7 @@ class BatchDensity:
         bad = [k for k, x in factors.items() if not bool(torch.isfinite(x).all())]
         if bad or holds_nan:
             cause = "The batch itself holds NaN or infinities: clean the data." if holds_nan else _ADVICE
-            raise ConvergenceError(f"At step {step} the factor of site {', '.join(bad) or '?'} is not finite. {cause}")
+            raise ConvergenceError(f"{when} the factor of site {', '.join(bad) or '?'} is not finite. {cause}")
 
 
 _ADVICE = "Use proper, less extreme priors, logits= in place of probs=, and rescaled covariates."
@@ -135,9 +135,9 @@ def _sites(program: object) -> set[str]:
 
 
 def _resampled(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Other rows of the same shape: the same rows drawn with replacement, in every input alike."""
-    if not inputs:
-        return ()
-    n = len(inputs[0])
-    rows = torch.randint(n, (n,), generator=torch.Generator().manual_seed(20)).to(inputs[0].device)
-    return tuple(x.index_select(0, rows) for x in inputs)
+    """Other rows of the same shape: the same rows drawn with replacement, in all inputs of a length alike."""
+    return tuple(x.index_select(0, _rows(len(x)).to(x.device)) for x in inputs)
+
+
+def _rows(n: int) -> Tensor:
+    return torch.randint(n, (n,), generator=torch.Generator().manual_seed(20))

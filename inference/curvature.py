@@ -49,6 +49,10 @@ class Curvature:
         """Return H⁻¹ x for a vector (d,)."""
         return x / self.diagonal if self.root is None else torch.cholesky_solve(x[:, None], self.root)[:, 0]
 
+    def inverse(self) -> Tensor:
+        """Return H⁻¹ as a matrix."""
+        return (1 / self.diagonal).diag() if self.root is None else torch.cholesky_inverse(self.root)
+
     def norm(self, x: Tensor) -> float:
         """Return the root mean square of x (d,) in units of the curvature, √(xᵀHx / d)."""
         return float((x @ self.times(x) / len(x)).clamp(min=0).sqrt())

@@ -171,7 +171,7 @@ def rows_of(source: RowSource, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     """Return the rows of the data arguments on a batch, in the order of the arguments."""
     if not isinstance(source, RowsOfPlates):
         return list(inputs)
-    named = {**dict(enumerate(source.program.args)), **source.program.kwargs}
+    named: dict[int | str, Tensor] = {**dict(enumerate(source.program.args)), **source.program.kwargs}  # type: ignore[dict-item]
     return [named[key][inputs[0]] for key in row_arguments(source.program, source.n)]
 
 

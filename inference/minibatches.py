@@ -117,7 +117,8 @@ class RowSource(ABC):
 
     def pilot(self, rows: int, generator: torch.Generator) -> list[Batch]:
         """Return batches with about that many rows, whose factors scale them to all rows."""
-        source, batches = self.batches(generator), []
+        batches: list[Batch] = []
+        source = self.batches(generator)
         while sum(b.size for b in batches) < min(rows, self.n):
             batches.append(next(source))
         seen = sum(b.size for b in batches)

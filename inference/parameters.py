@@ -25,7 +25,7 @@ class Scoped:
     """
 
     def __init__(self) -> None:
-        self.state: dict[str, Any] = {"params": {}, "constraints": {}}
+        self.state: Any = {"params": {}, "constraints": {}}
         self._open: list[AbstractContextManager] = []
 
     def __enter__(self) -> Scoped:

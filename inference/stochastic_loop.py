@@ -59,7 +59,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.started = time.perf_counter()
-        self.good, self.changes, self.noises = self.steps.parameters(), [], []
+        self.good = self.steps.parameters()
+        self.changes: list[float] = []
+        self.noises: list[float] = []
         self.iterates, self.scale = self._fresh()
 
     def run(self, refresh: Callable[[], None]) -> bool:
@@ -85,6 +87,8 @@ class Loop:
             if not self.stages and self.iterates.steps < 2 * BLOCK:
                 raise
             self.reason = str(error)
+        except StopIteration:
+            self.reason = f"the iterable of batches ended after {self.step} steps"
         self.steps.put(self._best())
         return not self.reason
 
@@ -111,6 +115,8 @@ class Loop:
                 self.reason = f"the iterable of batches ended after {rows} of {source.n} rows"
         except KeyboardInterrupt:
             self.reason = f"interrupted after {rows} of {source.n} rows"
+        except ConvergenceError as error:
+            self.reason = str(error)
         self.steps.put(self.good)
         return not self.reason
 
@@ -186,7 +192,7 @@ class Loop:
         return cut
 
     def _not_finite(self, batch: Batch) -> None:
-        self.steps.density.check_finite(self.good[: len(self.good) // 2], batch, self.step + 1)
+        self.steps.density.check_finite(self.good[: len(self.good) // 2], batch, f"At step {self.step + 1}")
         self._smaller("the density is not finite")
 
     def _smaller(self, why: str) -> None:

@@ -138,4 +138,6 @@ def whole(density: BatchDensity, z: Tensor, chunk: int = 32) -> tuple[Tensor, Te
         parts = [density.values_and_gradients(part, weights, batch) for part in z.split(chunk)]
         values += torch.cat([v for v, _ in parts])
         gradients += torch.cat([g for _, g in parts])
+        if not bool(torch.isfinite(values).all()):
+            density.check_finite(z[0], batch, f"In the pass over all rows, in batch {i + 1},")
     return values, gradients

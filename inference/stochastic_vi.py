@@ -154,14 +154,29 @@ class StochasticVI:
         started = time.perf_counter()
         learns = self.guide is not None or has_parameters(program)
         stream = getattr(program, "stream", None)
+        if program.discrete and not learns:
+            _sum_out_discrete(program)
         if stream is None:
             source, notes = source_of(program, self.batch_size, self.plate, ROWS_OF_NETWORK if learns else None)
         else:
             source, notes = RowsOfStream(program, stream), ()
         if learns:
-            return Amortised(self, source, notes, seed, progress, started).posterior()
-        _refuse_local(program, source)
-        return _GlobalFit(self, source, notes, seed, progress, started).posterior()
+            posterior = Amortised(self, source, notes, seed, progress, started).posterior()
+        else:
+            _refuse_local(program, source)
+            posterior = _GlobalFit(self, source, notes, seed, progress, started).posterior()
+        if stream is not None:  # the program holds one batch: nobody may take it for all rows
+            program._subsampled = {source.plates[0]: (source.n, source.batch_size)}
+        return posterior
+
+
+def _sum_out_discrete(program: Program) -> None:
+    if program._subsampled:
+        raise ValueError(
+            f"The discrete sites {', '.join(program.discrete)} can be summed out of batches only with a full plate: "
+            "leave subsample_size out, index no rows, and pass batch_size=."
+        )
+    program.sum_out_discrete()
 
 
 def _refuse_local(program: Program, source: RowSource) -> None:
@@ -224,7 +239,7 @@ class _GlobalFit:
             return pilot_mode(self.density, self.pilot)
         except ConvergenceError as reason:
             for batch in self.pilot:
-                self.density.check_finite(self.program.start, batch, 0)
+                self.density.check_finite(self.program.start, batch, "At the start")
             self.notes += (f"it started at the prior means, since the pilot has no mode: {reason}",)
             return flat_start(self.density, self.pilot)
 
@@ -263,7 +278,7 @@ class _GlobalFit:
 
     def _bound(self, loop: Loop) -> Estimate:
         """The bound: from draws and a pass over all rows, or from the last stage where no pass is possible."""
-        how = {"target": "lower bound", "method": "monte carlo"}
+        how: dict[str, Any] = {"target": "lower bound", "method": "monte carlo"}
         if self.source.can_pass:
             self.steps.drop_anchor()
             value, error = self.steps.bound_with_error(_BOUND_PAIRS)
@@ -284,7 +299,7 @@ class _GlobalFit:
         """Take the curvature at the end; say where the approximation is much narrower than it allows."""
         if self.steps.curvature.root is None:
             return (f"there are more than {FULL} latents, so that the curvature is diagonal and sd_lr is left out",)
-        self.response = torch.cholesky_inverse(self._last_curvature().root)
+        self.response = self._last_curvature().inverse()
         ratio = self.response.diagonal().sqrt() / self.steps.sd
         worst = int(ratio.argmax())
         if float(ratio[worst]) <= _NARROW:
