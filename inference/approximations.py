@@ -47,6 +47,11 @@ class Approximation(ABC):
         raise ValueError("A posterior that is known by its draws has no density. Fit with another method.")
 
     @property
+    def tabled(self) -> tuple[str, ...]:
+        """The sites that tables and pictures show unless asked for others."""
+        return tuple(self.latents)
+
+    @property
     def is_sampled(self) -> bool:
         """Whether it is known by Markov chains: without a density, but with R-hat and effective sample sizes."""
         return bool(self.chains)

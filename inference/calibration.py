@@ -133,7 +133,7 @@ def simulation_based_calibration(
                     posterior = fit(
                         conditioned, *args, method=method, seed=fitting, dtype=dtype, progress=False, **kwargs
                     )
-                labels = [entry for name in posterior.names for entry in posterior.entries(name)]
+                labels = [entry for name in posterior.approximation.tabled for entry in posterior.entries(name)]
                 rows.append(_ranks(posterior, truth, draws, ranking))
             except ConvergenceError as error:
                 failures.append(error)
@@ -205,8 +205,9 @@ def _check_failures(failures: list[ConvergenceError], succeeded: int, simulation
 def _ranks(posterior: Posterior, truth: dict[str, Tensor], n: int, seed: int) -> Tensor:
     """The rank of each entry's true value among n draws, (entries,); ties, as of integers, are broken at random."""
     draws = posterior.draws(n, seed=seed)
-    x = torch.cat([draws[name].cpu().double().reshape(n, -1) for name in posterior.names], 1)
-    true = torch.cat([truth[name].cpu().double().reshape(-1) for name in posterior.names])
+    names = posterior.approximation.tabled
+    x = torch.cat([draws[name].cpu().double().reshape(n, -1) for name in names], 1)
+    true = torch.cat([truth[name].cpu().double().reshape(-1) for name in names])
     below, ties = (x < true).sum(0), (x == true).sum(0)
     u = torch.rand(len(true), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return below + (u * (ties + 1)).floor().long()

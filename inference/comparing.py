@@ -47,7 +47,7 @@ def compare_posteriors(a: Posterior, b: Posterior) -> pd.DataFrame:
     """
     import pandas as pd
 
-    names = [name for name in a.names if name in b.names]
+    names = [name for name in a.approximation.tabled if name in b.names]
     _check_sites(a, b, names)
     rows = {name: _of_site(a, b, name) for name in names}
     columns = ("shift", "shift_error", "ratio", "ratio_error")

@@ -60,6 +60,7 @@ class Check:
 def importance_check(posterior: Posterior, draws: int, seed: int) -> Check:
     r"""Weigh draws of q by p(x, z)/q(z), smooth the weights, and correct evidence and moments by them."""
     program = posterior.require_program("check")
+    posterior.approximation.log_prob(posterior.approximation.draws(1, seed))  # raises where there is no density
     values, log_q = posterior.approximation.draws_and_log_prob(draws, seed)
     log_weights = (log_joint_of_draws(program, values) - log_q).double()
     _check_weights(log_weights)
@@ -95,12 +96,14 @@ def _evidence(smoothed: Tensor, khat: float, ess: float) -> Estimate:
     if not khat < USABLE:
         note = f"k-hat is {khat:.2f}, above {USABLE}: no error can be given, and the value is too low on average"
         return Estimate(value, None, method, target="lower bound", n=n, notes=(note,))
+    note = f"k-hat is {khat:.2f}, above {GOOD}: the error is itself uncertain, and rather too small"
     # The relative variance of the mean weight is cv²/n = 1/ESS − 1/n.
-    return Estimate(value, math.sqrt(max(0.0, 1 / ess - 1 / n)), method, n=n)
+    stderr = math.sqrt(max(0.0, 1 / ess - 1 / n))
+    return Estimate(value, stderr, method, n=n, notes=() if khat < GOOD else (note,))
 
 
 def _corrected(posterior: Posterior, values: dict[str, Tensor], weights: Tensor, khat: float) -> pd.DataFrame:
-    x = torch.cat([values[name].double().reshape(len(weights), -1) for name in posterior.names], 1)
+    x = torch.cat([values[k].double().reshape(len(weights), -1) for k in posterior.approximation.tabled], 1)
     w = weights[:, None]
     mean = (w * x).sum(0)
     variance = (w * (x - mean) ** 2).sum(0)
@@ -129,9 +132,10 @@ def _advice(khat: float, posterior: Posterior) -> str:
 def mixing_check(posterior: Posterior) -> Check:
     """Read split R-hat, effective sample size and divergences of a sampler."""
     columns = posterior.approximation.columns(0)
-    errors = {name: posterior.approximation.errors(name)[0] for name in posterior.names}
+    names = posterior.approximation.tabled
+    errors = [posterior.approximation.errors(name)[0].reshape(-1) for name in names]
     table = posterior.summary()[["mean", "sd", "rhat", "ess"]]
-    table["error"] = torch.cat([errors[name].reshape(-1) for name in posterior.names]).cpu().numpy()
+    table["error"] = torch.cat(errors).cpu().numpy()
     rhat = max(float(x.max()) for x in columns["rhat"].values())
     ess = min(float(x.min()) for x in columns["ess"].values())
     chains, length = next(iter(posterior.approximation.chains.values())).shape[:2]

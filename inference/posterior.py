@@ -143,12 +143,15 @@ class Posterior:
 
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1; got {level}.")
+        names = self.approximation.tabled
         quantiles = {f"{100 * q:.3g}%": q for q in ((1 - level) / 2, 0.5, (1 + level) / 2)}
-        columns = {"mean": {k: self.mean(k) for k in self.names}, "sd": {k: self.sd(k) for k in self.names}}
-        columns |= {label: {k: self.quantile(k, q) for k in self.names} for label, q in quantiles.items()}
+        columns = {"mean": {k: self.mean(k) for k in names}, "sd": {k: self.sd(k) for k in names}}
+        columns |= {label: {k: self.quantile(k, q) for k in names} for label, q in quantiles.items()}
         columns |= self.approximation.columns(0)
-        data = {label: torch.cat([per[k].reshape(-1) for k in self.names]).cpu() for label, per in columns.items()}
-        table = pd.DataFrame({k: v.numpy() for k, v in data.items()}, index=self._labels())
+        data = {label: torch.cat([per[k].reshape(-1) for k in names]).cpu() for label, per in columns.items()}
+        table = pd.DataFrame(
+            {k: v.numpy() for k, v in data.items()}, index=[entry for k in names for entry in self.entries(k)]
+        )
         table.attrs = {"method": self.method, "khat": self.khat}
         return table
 
@@ -245,7 +248,7 @@ class Posterior:
         """Draw the posterior.
 
         Args:
-            names: sites to draw; None draws all.
+            names: sites to draw; None draws those of ``summary``.
             ax: where to draw; None makes a figure. Pass what an earlier call returned to overlay another posterior.
             kind: "marginals", the density of each entry; "forest", median, 50 % and 90 % interval of each entry;
                 "trace", the bound (or what the method drives to zero) against its steps, or a sampler's chains.
@@ -260,7 +263,7 @@ class Posterior:
         kinds = {"marginals": self._plot_marginals, "forest": self._plot_forest, "trace": self._plot_trace}
         if kind not in kinds:
             raise ValueError(f"kind must be one of {', '.join(map(repr, kinds))}; got {kind!r}.")
-        chosen = [self._known(name) for name in names] if names else list(self.names)
+        chosen = [self._known(name) for name in names] if names else list(self.approximation.tabled)
         return kinds[kind](chosen, ax, label or self.method)
 
     def _plot_marginals(self, names: list[str], ax: Any, label: str) -> Any:
@@ -348,9 +351,6 @@ class Posterior:
 
     def _curves(self, name: str) -> dict[str, tuple[Tensor, Tensor]]:
         return {label: self.approximation.density(name, i) for i, label in enumerate(self.entries(name))}
-
-    def _labels(self) -> list[str]:
-        return [label for name in self.names for label in self.entries(name)]
 
     def entries(self, name: str) -> list[str]:
         """Return the labels of a site's entries, such as ``w[0]``, in the order in which they are flattened."""
