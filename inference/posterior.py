@@ -187,7 +187,7 @@ class Posterior:
         r"""Draw the observed sites anew, :math:`\tilde x \sim \int p(\tilde x \mid z)\,q(z)\,dz`.
 
         The model runs forwards with draws of its latents, all observations removed. Discrete latents that the fit
-        summed out are drawn from their prior given the others, as those of new rows are.
+        summed out, and those of new rows, are drawn from their prior given the others.
 
         Args:
             args: the model's arguments, array-like, such as new covariates; the observations may be left out or None.
@@ -216,13 +216,14 @@ class Posterior:
         """
         if draws < 1:
             raise ValueError(f"draws must be positive; got {draws}.")
-        source = self._source()
+        source, values = self._source(), self.approximation.repeated_draws(draws, seed)
         if args or kwargs:
             args, kwargs = source.tensors(args, kwargs)
+            values = {name: x for name, x in values.items() if name not in source.of_rows}
         else:
             program = self.require_program("predict without arguments")
             args, kwargs = program.args, program.kwargs
-        return predictive.predict(source, self.approximation.repeated_draws(draws, seed), args, kwargs, seed)
+        return predictive.predict(source, values, args, kwargs, seed)
 
     def _source(self) -> Source:
         source = self.source if self.program is None else Source.of(self.program)

@@ -15,7 +15,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from probdl.inference import arguments
-from probdl.inference.densities import Values, over_draws
+from probdl.inference.densities import Values, over_draws, plates_of
 from probdl.inference.program import Program
 
 
@@ -26,7 +26,8 @@ class Source:
     Attributes:
         model: the Pyro program; None where it was not loaded.
         observed: its observed sites, when it was fitted.
-        discrete: latent sites that were summed out, which are drawn anew.
+        discrete: its discrete latent sites, drawn anew where the posterior does not hold them.
+        of_rows: those of them that share a plate with observations: new rows have new ones.
         dtype: floating type of its data.
         device: where it runs.
     """
@@ -36,11 +37,18 @@ class Source:
     discrete: tuple[str, ...]
     dtype: torch.dtype
     device: torch.device
+    of_rows: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, program: Program) -> Source:
         """Return the model of a program."""
-        return cls(program.model, program.observed, tuple(program.discrete), program.dtype, program.device)
+        discrete, observed = tuple(program.discrete), program.observed
+        of_rows: tuple[str, ...] = ()
+        if discrete:
+            plates = {name: set(found) - {None} for name, found in plates_of(program).items()}
+            rows = set().union(*(plates.get(name, set()) for name in observed))
+            of_rows = tuple(name for name in discrete if plates[name] & rows)
+        return cls(program.model, observed, discrete, program.dtype, program.device, of_rows)
 
     def tensors(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Convert arguments as ``fit`` does."""

@@ -98,7 +98,8 @@ def _source_to_json(source: Source | None) -> dict[str, Any] | None:
     if source is None:
         return None
     dtype = str(source.dtype).removeprefix("torch.")
-    return {"observed": list(source.observed), "discrete": list(source.discrete), "dtype": dtype}
+    names = {key: list(getattr(source, key)) for key in ("observed", "discrete", "of_rows")}
+    return names | {"dtype": dtype}
 
 
 def _source_from_json(x: dict[str, Any] | None, model: Callable | None) -> Source | None:
@@ -107,7 +108,8 @@ def _source_from_json(x: dict[str, Any] | None, model: Callable | None) -> Sourc
     if x["dtype"] not in ("float32", "float64", "float16", "bfloat16"):
         raise ValueError(f"it names the unknown type {x['dtype']!r}")
     dtype = getattr(torch, x["dtype"])
-    return Source(model, tuple(x["observed"]), tuple(x["discrete"]), dtype, torch.device("cpu"))
+    names = {key: tuple(x[key]) for key in ("observed", "discrete", "of_rows")}
+    return Source(model, dtype=dtype, device=torch.device("cpu"), **names)
 
 
 def _kinds(base: type[Approximation] = Approximation) -> dict[str, type[Approximation]]:

@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 
 from probdl.inference import NUTS, fit
+from probdl.inference.approximations import Approximation
 
 
 def regression(X, y=None):
@@ -164,16 +165,56 @@ def test_a_sampler_that_kept_fewer_draws_uses_them_several_times():
     assert torch.equal(repeated[:20].sort().values, posterior.draws()["rate"].sort().values)
 
 
-def test_discrete_latents_that_were_summed_out_are_drawn_anew():
-    def mixture(x):
-        means = pyro.sample("means", dist.Normal(torch.tensor([-5.0, 5.0]), 0.5).to_event(1))
-        with pyro.plate("rows", len(x)):
-            k = pyro.sample("k", dist.Categorical(torch.tensor([0.3, 0.7])))
-            pyro.sample("x", dist.Normal(means[k], 0.5), obs=x)
+def mixture(x):
+    means = pyro.sample("means", dist.Normal(torch.tensor([-5.0, 5.0]), 0.5).to_event(1))
+    with pyro.plate("rows", len(x)):
+        k = pyro.sample("k", dist.Categorical(torch.tensor([0.3, 0.7])))
+        pyro.sample("x", dist.Normal(means[k], 0.5), obs=x)
 
+
+def test_discrete_latents_that_were_summed_out_are_drawn_anew():
     posterior = fit(mixture, torch.tensor([-5.0, 5.0, 5.5]), method="laplace")
     x = posterior.predict(draws=2000)["x"]
     assert abs((x > 0).double().mean().item() - 0.7) < 5 * math.sqrt(0.21 / 6000)  # false alarm 6e-7
+
+
+class Labelled(Approximation):
+    """A posterior that knows the means, and of each row which component it is from."""
+
+    mean = sd = quantile = density = None
+
+    def __init__(self, labels):
+        self.labels = labels
+        self.latents = dict.fromkeys(["means", "k"])
+
+    def draws(self, n, seed):
+        return {"means": torch.tensor([-5.0, 5.0]).expand(n, 2), "k": self.labels.expand(n, -1)}
+
+
+def test_labels_of_the_rows_are_kept_at_the_data_of_the_fit_and_drawn_anew_at_new_data():
+    x = torch.tensor([-5.0, 5.0, 5.5])
+    posterior = fit(mixture, x, method="laplace")
+    posterior.approximation = Labelled(torch.tensor([0, 1, 0]))
+    assert torch.equal(posterior.predict(draws=50)["x"] > 0, torch.tensor([False, True, False]).expand(50, 3))
+    again = posterior.predict(x, draws=2000)["x"]
+    assert abs((again > 0).double().mean().item() - 0.7) < 5 * math.sqrt(0.21 / 6000)
+    assert posterior.predict(torch.zeros(7), draws=20)["x"].shape == (20, 7)
+
+
+def test_labels_of_groups_are_kept_at_new_rows():
+    def model(group, y=None):
+        with pyro.plate("groups", 2):
+            k = pyro.sample("k", dist.Bernoulli(0.5))
+        m = pyro.sample("m", dist.Normal(0.0, 0.1))
+        with pyro.plate("rows", len(group)):
+            pyro.sample("y", dist.Normal(m + 10 * k[group], 1.0), obs=y)
+
+    posterior = fit(model, torch.tensor([0, 1]), torch.tensor([0.0, 10.0]), method="laplace")
+    approximation = Labelled(torch.tensor([0.0, 1.0]))
+    approximation.draws = lambda n, seed: {"m": torch.zeros(n), "k": torch.tensor([0.0, 1.0]).expand(n, 2)}
+    posterior.approximation = approximation
+    y = posterior.predict(torch.tensor([1, 0, 1]), draws=100)["y"]
+    assert torch.equal(y > 5, torch.tensor([True, False, True]).expand(100, 3))
 
 
 def test_deterministic_sites_come_with_the_predictions():
