@@ -90,7 +90,7 @@ def score_gradient(
     Example:
         >>> import torch
         >>> from torch.distributions import Poisson
-        >>> gradient = score_gradient(lambda z: z**2, lambda rate: Poisson(rate), torch.tensor([3.0]).double())
+        >>> gradient = score_gradient(lambda z: z**2, lambda rate: Poisson(rate), torch.tensor(3.0).double())
         >>> bool((gradient.value - 7).abs() < 4 * gradient.stderr)  # E z² = φ + φ², whose derivative is 7
         True
     """
