@@ -3,70 +3,23 @@
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
 from torch import Tensor
 
 from probdl.errors import ConvergenceError, ConvergenceWarning
+from probdl.inference.densities import is_drawn
 from probdl.inference.fitting import Method, fit
-from probdl.inference.posterior import Posterior
 from probdl.inference.predictive import Source, run_forwards, seeded
 from probdl.inference.program import Program
+from probdl.inference.ranks import Calibration, judge, ranks_of
 from probdl.loops.progress import bar
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-FALSE_ALARMS = 0.01  # of the test of all entries together
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What ``simulation_based_calibration`` found.
-
-    Attributes:
-        ranks: one row for each simulation, one column for each entry: how many of the posterior's draws lie below the
-            value that the data were simulated from, from 0 to ``draws``.
-        table: one row for each entry: z, the mean rank's distance from its middle in standard errors (above 0: the
-            posterior is too low); spread, the ranks' sd over that of uniform ones (above 1: too narrow, below 1: too
-            wide); p, of a chi-squared test that the ranks are uniform.
-        draws: how many posterior draws each value was ranked among.
-        calibrated: whether no p is below ``false_alarms`` over the number of entries (Bonferroni): a method that is
-            exact fails with a probability of at most ``false_alarms``.
-        false_alarms: that probability.
-        failures: simulations that the method refused or did not converge on; they are left out.
-        message: all of this in a sentence.
-    """
-
-    ranks: pd.DataFrame = field(repr=False)
-    table: pd.DataFrame = field(repr=False)
-    draws: int
-    calibrated: bool
-    false_alarms: float
-    failures: int
-    message: str
-
-    def __repr__(self) -> str:
-        return self.message
-
-    def plot(self, names: list[str] | None = None, ax: Any = None) -> Any:
-        """Draw a histogram of the ranks of each entry, with the band that holds 99 % of the bars of uniform ranks.
-
-        Args:
-            names: entries to draw, such as ``w[0]``; None draws all.
-            ax: where to draw; None makes a figure with a panel for each.
-        """
-        from probdl.viz import rank_histograms
-
-        chosen = {name: self.ranks[name].to_numpy() for name in names or self.ranks}
-        return rank_histograms(chosen, self.draws, ax=ax)
 
 
 def simulation_based_calibration(
@@ -134,12 +87,12 @@ def simulation_based_calibration(
                         conditioned, *args, method=method, seed=fitting, dtype=dtype, progress=False, **kwargs
                     )
                 labels = [entry for name in posterior.approximation.tabled for entry in posterior.entries(name)]
-                rows.append(_ranks(posterior, truth, draws, ranking))
+                rows.append(ranks_of(truth, posterior, draws, ranking))
             except ConvergenceError as error:
                 failures.append(error)
                 _check_failures(failures, len(rows), simulations)
             ticks.update()
-    return _result(torch.stack(rows), labels, draws, len(failures), len(warned))
+    return judge(torch.stack(rows), labels, draws, len(failures), len(warned))
 
 
 def _source(
@@ -168,8 +121,9 @@ def _simulate(source: Source, args: tuple, kwargs: dict[str, Any], seed: int) ->
     """Return the values of all sites in a run forwards, and the model with that run's data as observations."""
     with seeded(seed, source.device):
         nodes = run_forwards(source, args, kwargs, {}).nodes
+    _check_generative(nodes)
     values = {name: site["value"] for name, site in nodes.items() if site["type"] == "sample"}
-    data = {name: values[name] for name in source.observed}
+    data = {name: values[name] for name in source.observed if is_drawn(nodes[name])}
     assert source.model is not None
     model = source.model
 
@@ -179,6 +133,16 @@ def _simulate(source: Source, args: tuple, kwargs: dict[str, Any], seed: int) ->
             return model(*args, **kwargs)
 
     return values, conditioned
+
+
+def _check_generative(nodes: dict[str, Any]) -> None:
+    """Refuse a model with a factor that no simulation follows."""
+    for name, site in nodes.items():
+        if site["type"] == "sample" and isinstance(site["fn"], Unit):
+            raise ValueError(
+                f"Site {name!r} is a pyro.factor, which changes the posterior but not what is simulated. Write it as a "
+                "pyro.sample with obs=."
+            )
 
 
 @contextmanager
@@ -200,61 +164,3 @@ def _check_failures(failures: list[ConvergenceError], succeeded: int, simulation
             f"The method failed on {len(failures)} of {len(failures) + succeeded} simulated data sets, the last time "
             f"because: {failures[-1]} Give the model priors from which plausible data come."
         ) from failures[-1]
-
-
-def _ranks(posterior: Posterior, truth: dict[str, Tensor], n: int, seed: int) -> Tensor:
-    """The rank of each entry's true value among n draws, (entries,); ties, as of integers, are broken at random."""
-    draws = posterior.draws(n, seed=seed)
-    names = posterior.approximation.tabled
-    x = torch.cat([draws[name].cpu().double().reshape(n, -1) for name in names], 1)
-    true = torch.cat([truth[name].cpu().double().reshape(-1) for name in names])
-    below, ties = (x < true).sum(0), (x == true).sum(0)
-    u = torch.rand(len(true), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return below + (u * (ties + 1)).floor().long()
-
-
-def _result(ranks: Tensor, labels: list[str], draws: int, failures: int, warned: int) -> Calibration:
-    import pandas as pd
-
-    table = pd.DataFrame([_tested(column, draws) for column in ranks.T], index=labels)
-    limit = FALSE_ALARMS / len(labels)
-    calibrated = bool((table["p"] >= limit).all())
-    message = _message(table, limit, len(ranks), failures, warned)
-    frame = pd.DataFrame(ranks.numpy(), columns=labels)
-    return Calibration(frame, table, draws, calibrated, FALSE_ALARMS, failures, message)
-
-
-def _tested(ranks: Tensor, draws: int) -> dict[str, float]:
-    """Compare ranks with the uniform law on 0, …, draws, whose variance is draws·(draws + 2)/12."""
-    from scipy.stats import chisquare
-
-    n, variance = len(ranks), draws * (draws + 2) / 12
-    bins = min(10, max(2, n // 10))
-    of_rank = torch.arange(draws + 1) * bins // (draws + 1)
-    expected = torch.bincount(of_rank, minlength=bins).double() * n / (draws + 1)
-    found = torch.bincount(of_rank[ranks], minlength=bins)
-    x = ranks.double()
-    return {
-        "z": float((x.mean() - draws / 2) / math.sqrt(variance / n)),
-        "spread": float(x.std() / math.sqrt(variance)),
-        "p": float(chisquare(found.numpy(), expected.numpy()).pvalue),
-    }
-
-
-def _message(table: pd.DataFrame, limit: float, n: int, failures: int, warned: int) -> str:
-    left_out = f" {failures} more failed and are left out, which can hide an error." if failures else ""
-    left_out += f" In {warned} the method warned that it is imprecise." if warned else ""
-    wrong = table[table["p"] < limit]
-    if wrong.empty:
-        return (
-            f"{n} simulations: the ranks of all {len(table)} entries could be uniform (smallest p "
-            f"{table['p'].min():.2g}; an exact method fails this test with probability {FALSE_ALARMS:g}).{left_out}"
-        )
-    worst = wrong.sort_values("p").iloc[0]
-    tail = "too narrow" if worst["spread"] > 1 else "too wide"
-    shift = "" if abs(worst["z"]) < 3 else f", and too {'low' if worst['z'] > 0 else 'high'}"
-    return (
-        f"{n} simulations: the ranks of {', '.join(wrong.index)} are not uniform (p {worst['p']:.2g}, where an exact "
-        f"method falls below {limit:.2g} with that probability); the posterior of {wrong['p'].idxmin()} is {tail}"
-        f"{shift}.{left_out}"
-    )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pyro.distributions import Unit
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -61,9 +62,14 @@ def plates_of(program: Program) -> dict[str, list[str | None]]:
 
 
 def _observed_sites(program: Program) -> dict[str, Any]:
-    """The observed sites of a trace, without those that only write a value down."""
+    """The observed sites of a trace that are random."""
     nodes = program._trace(program._value_at(program.start)).nodes
-    return {k: nodes[k] for k in program.observed if not nodes[k]["infer"].get("_deterministic")}
+    return {k: nodes[k] for k in program.observed if is_drawn(nodes[k])}
+
+
+def is_drawn(site: Any) -> bool:
+    """Whether a site is random: neither a pyro.deterministic nor a pyro.factor."""
+    return not site["infer"].get("_deterministic") and not isinstance(site["fn"], Unit)
 
 
 def _plates(site: Any) -> list[str | None]:

@@ -10,12 +10,13 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from probdl.inference import arguments
-from probdl.inference.densities import Values, over_draws, plates_of
+from probdl.inference.densities import Values, is_drawn, over_draws, plates_of
 from probdl.inference.program import Program
 
 
@@ -68,11 +69,7 @@ class _Forwards(Messenger):
         self.values = values
 
     def _pyro_sample(self, msg: Any) -> None:
-        if (
-            site_is_subsample(msg)
-            or msg["infer"].get("_deterministic")
-            or isinstance(msg["fn"], pyro.distributions.Unit)
-        ):
+        if site_is_subsample(msg) or not is_drawn(msg):
             return
         msg["is_observed"] = False
         known = msg["name"] in self.values
@@ -124,7 +121,8 @@ def predict(source: Source, values: Values, args: tuple, kwargs: dict[str, Any],
 
         def draw(v: Values) -> Values:
             nodes = run_forwards(source, args, kwargs, v).nodes
-            return {name: nodes[name]["value"] for name in source.observed if name in nodes}
+            names = [k for k in source.observed if k in nodes and not isinstance(nodes[k]["fn"], Unit)]
+            return {name: nodes[name]["value"] for name in names}
 
         size = sum(x.numel() for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
         return over_draws(draw, values, size, randomness="different")
@@ -170,7 +168,7 @@ def _check_sites(source: Source, trace: Any, values: Values) -> None:
             continue
         if site_is_subsample(site):
             _check_plate(name, site)
-        elif name not in (*values, *source.observed, *source.discrete) and not site["infer"].get("_deterministic"):
+        elif is_drawn(site) and name not in (*values, *source.observed, *source.discrete):
             raise ValueError(
                 f"Site {name!r} is not in this posterior, so it cannot be predicted from it: it appears only with "
                 "these data. Predict at data with the groups that the model was fitted on."

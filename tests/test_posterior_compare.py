@@ -21,8 +21,8 @@ from probdl.inference import (
     fit,
     simulation_based_calibration,
 )
-from probdl.inference.calibration import _result
 from probdl.inference.gaussian import GaussianApproximation
+from probdl.inference.ranks import judge
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +155,31 @@ def test_a_wrong_posterior_is_found_and_the_error_named(method, said):
     assert "w[" in found.message
 
 
+def test_values_that_are_only_written_down_are_not_held_fixed():
+    def model(x, y=None):
+        w = pyro.sample("w", dist.Normal(0.0, 2.0))
+        line = pyro.deterministic("line", w * x)
+        with pyro.plate("rows", len(x)):
+            pyro.sample("y", dist.Normal(line, 0.5), obs=y)
+
+    found = simulation_based_calibration(model, torch.ones(5), torch.zeros(5), method="laplace", simulations=40)
+    assert found.calibrated
+    assert list(found.ranks) == ["w"]
+
+
+def test_factors_cannot_be_simulated():
+    def model(y):
+        w = pyro.sample("w", dist.Normal(0.0, 2.0))
+        pyro.factor("penalty", -w.abs())
+        pyro.sample("y", dist.Normal(w, 0.5), obs=y)
+
+    with pytest.raises(ValueError, match="Site 'penalty' is a pyro.factor"):
+        simulation_based_calibration(model, torch.tensor(0.0), method="laplace")
+    posterior = fit(model, torch.tensor(1.0), method="laplace")
+    assert posterior.predict(draws=5).keys() == {"y"}
+    assert posterior.check(200).khat < 0.7
+
+
 def test_mean_field_on_correlated_latents_is_too_narrow():
     steep = np.array([[1.0, 1.0], [1.0, 1.2], [1.0, 0.8], [0.9, 1.0]])
     found = simulation_based_calibration(regression, steep, np.zeros(4), method=MeanField(), simulations=60)
@@ -174,7 +199,7 @@ def test_the_uniformity_test_has_the_level_it_states():
     """Uniform ranks of 3 entries, 400 times at level 0.01: more than 14 alarms have probability 3e-5."""
     generator = torch.Generator().manual_seed(0)
     alarms = sum(
-        not _result(torch.randint(0, 100, (100, 3), generator=generator), list("abc"), 99, 0, 0).calibrated
+        not judge(torch.randint(0, 100, (100, 3), generator=generator), list("abc"), 99, 0, 0).calibrated
         for _ in range(400)
     )
     assert alarms <= 14
