@@ -13,7 +13,7 @@
   ``gradients``: the course's gradient estimators.
 - ``posterior`` (with ``approximations``, ``gaussian``, ``sampled``): the result, the same object for every method; its
   questions are answered by ``diagnostics`` (with ``densities``), ``predictive``, ``exchange`` and ``saved`` (with
-  ``supports``). ``comparing`` sets two side by side, ``calibration`` tests a method on data simulated from the model.
+  ``supports``). ``comparing`` sets two side by side, ``calibration`` (with ``ranks``) tests a method on simulated data.
 """
 
 from probdl.inference.calibration import Calibration, simulation_based_calibration
