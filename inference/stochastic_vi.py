@@ -144,15 +144,18 @@ class StochasticVI:
     def run(self, program: Program, seed: int = 0, progress: bool | None = None) -> Posterior:
         """Return the posterior of a program."""
         scope = getattr(program, "scope", None) or Scoped()
-        with scope:
+        with scope, one_thread(_is_narrow(program) and not self._learns(program)):
             posterior = self._run(program, seed, progress)
         if has_parameters(program):
             program.model = scope.wrap(program.model)
         return posterior
 
+    def _learns(self, program: Program) -> bool:
+        return self.guide is not None or has_parameters(program)
+
     def _run(self, program: Program, seed: int, progress: bool | None) -> Posterior:
         started = time.perf_counter()
-        learns = self.guide is not None or has_parameters(program)
+        learns = self._learns(program)
         stream = getattr(program, "stream", None)
         if program.discrete and not learns:
             _sum_out_discrete(program)
@@ -168,6 +171,12 @@ class StochasticVI:
         if stream is not None:  # the program holds one batch: nobody may take it for all rows
             program._subsampled = {source.plates[0]: (source.n, source.batch_size)}
         return posterior
+
+
+def _is_narrow(program: Program) -> bool:
+    """Whether batches are so small that more than one thread costs more than it brings; beside other jobs, far more."""
+    tensors = [x for x in (*program.args, *program.kwargs.values()) if isinstance(x, torch.Tensor) and x.ndim]
+    return program.dim < FULL and max([x.numel() / len(x) for x in tensors], default=0.0) < 300
 
 
 def _sum_out_discrete(program: Program) -> None:
@@ -257,13 +266,10 @@ class _GlobalFit:
                 break
 
     def _loop(self) -> Loop:
-        with bar(self.method.max_steps, self.progress, "SVI") as shown, one_thread(self._is_light()):
+        with bar(self.method.max_steps, self.progress, "SVI") as shown:
             loop = Loop(self.steps, self.method.tolerance, self.method.max_steps, lambda n, text: shown.update(n))
             loop.run(self._refresh)
         return loop
-
-    def _is_light(self) -> bool:
-        return self._numbers_a_row() * self.source.batch_size < 500_000 and self.program.dim < 500
 
     def _numbers_a_row(self) -> float:
         return self.program.width() / self.source.n if self.source.plates else self.program.width()
