@@ -65,6 +65,10 @@ class Approximation(ABC):
         values = self.draws(n, seed)
         return values, self.log_prob(values)
 
+    def without(self, names: tuple[str, ...]) -> Approximation | None:
+        """Return the approximation of the other sites alone, where these factor off; else None."""
+        return None
+
     def errors(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the Monte Carlo standard errors of a site's mean and sd, in its shape; zero where they are exact."""
         mean = self.mean(name)

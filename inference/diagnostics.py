@@ -11,7 +11,9 @@ from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
 from probdl.divergences.pareto import pareto_smoothed
+from probdl.inference.approximations import Approximation
 from probdl.inference.densities import log_joint_of_draws
+from probdl.inference.program import Program
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,9 +61,9 @@ class Check:
 
 def importance_check(posterior: Posterior, draws: int, seed: int) -> Check:
     r"""Weigh draws of q by p(x, z)/q(z), smooth the weights, and correct evidence and moments by them."""
-    program = posterior.require_program("check")
-    posterior.approximation.log_prob(posterior.approximation.draws(1, seed))  # raises where there is no density
-    values, log_q = posterior.approximation.draws_and_log_prob(draws, seed)
+    program, q = _summed_out(posterior.require_program("check"), posterior.approximation)
+    q.log_prob(q.draws(1, seed))  # raises where there is no density
+    values, log_q = q.draws_and_log_prob(draws, seed)
     log_weights = (log_joint_of_draws(program, values) - log_q).double()
     _check_weights(log_weights)
     smoothed, khat = _smoothed(log_weights)
@@ -69,6 +71,19 @@ def importance_check(posterior: Posterior, draws: int, seed: int) -> Check:
     ess = 1 / float((weights**2).sum())
     evidence = _evidence(smoothed, khat, ess)
     return Check(_corrected(posterior, values, weights, khat), _advice(khat, posterior), khat, ess, draws, evidence)
+
+
+def _summed_out(program: Program, q: Approximation) -> tuple[Program, Approximation]:
+    """Leave discrete sites to be summed out where q factors: an indicator for each row would swamp the weights."""
+    marginal = q.without(tuple(program.discrete)) if set(program.discrete) & set(q.latents) else None
+    if marginal is None:
+        return program, q
+    own = Program(program.model, program.args, program.kwargs, dtype=program.dtype, device=program.device)
+    try:
+        own.sum_out_discrete()
+    except ValueError:
+        return program, q
+    return own, marginal
 
 
 def _check_weights(log_weights: Tensor) -> None:

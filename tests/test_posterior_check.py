@@ -216,6 +216,55 @@ def test_discrete_latents_count_where_they_are_given_and_are_summed_out_where_no
     assert np.allclose(log_joint_of_draws(program, {"means": means}), summed)
 
 
+class Factored(GaussianApproximation):
+    """q(means) Normal, and q(k) right at those means: what mean field would hold of the mixture."""
+
+    def __init__(self, normal, share):
+        super().__init__(normal.latents, normal.free_mean, normal.free_covariance)
+        self.normal, self.labels = normal, torch.distributions.Categorical(share)
+        self.latents = {**normal.latents, "k": None}
+        self.tabled_sites = tuple(normal.latents)
+
+    tabled = property(lambda self: self.tabled_sites)
+
+    def draws(self, n, seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return {**self.normal.draws(n, seed), "k": self.labels.sample((n,))}
+
+    def log_prob(self, values):
+        return self.normal.log_prob({"means": values["means"]}) + self.labels.log_prob(values["k"]).sum(-1)
+
+    def draws_and_log_prob(self, n, seed):
+        values = self.draws(n, seed)
+        return values, self.log_prob(values)
+
+    def without(self, names):
+        return self.normal if names == ("k",) else None
+
+
+def test_labels_that_factor_off_are_summed_out_before_importance_sampling():
+    """With them, 60 labels that q draws without regard to the means make the weights heavy."""
+    x = torch.cat(
+        [torch.randn(30, generator=torch.Generator().manual_seed(s)) * 0.5 + m for s, m in ((0, -1.0), (1, 1.0))]
+    )
+    posterior = fit(mixture, x, method="laplace")
+    expected = posterior.check()
+    means = posterior.mean("means")
+    share = torch.softmax(log_component_densities(x, means), -1)
+    posterior.approximation = Factored(posterior.approximation, share)
+    found = posterior.check()
+    assert found.khat == expected.khat < 0.5
+    assert found.log_evidence == expected.log_evidence
+    assert found.table.equals(expected.table)
+    posterior.approximation.without = lambda names: None
+    assert posterior.check().khat > found.khat + 0.1
+
+
+def log_component_densities(x, means):
+    return torch.tensor([0.3, 0.7]).log() + torch.distributions.Normal(means, 0.5).log_prob(x[:, None])
+
+
 def test_log_likelihoods_have_one_entry_for_each_observation():
     y = torch.randn(4, generator=torch.Generator().manual_seed(0))
     program = Program(logistic, (torch.eye(4)[:, :2], (y > 0).double()))
