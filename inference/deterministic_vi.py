@@ -18,12 +18,14 @@ from probdl.inference.derivatives import at_least
 from probdl.inference.expectations import DrawnExpectation, Expectation
 from probdl.inference.fixed_draws import standard_draws
 from probdl.inference.gaussian_families import Family
-from probdl.inference.linear_response import Curvature, location_hessian, response_covariance, response_sds, sandwich
+from probdl.inference.linear_response import Curvature, location_hessian, pooled_step, response_covariance, response_sds
 from probdl.inference.linear_response_gaussian import LinearResponseGaussian
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
 from probdl.inference.trust_region import Minimum, Smooth, minimise
 
+_FIRST_STEPS = 15
+_SHORT = 1.0  # whitened length up to which one Newton step is trusted
 _ELBO_DRAWS = 1000  # fresh ones, since the bound is too high on those that it was maximised on
 
 
@@ -74,8 +76,17 @@ class Optimum:
         return self.covariance.diagonal().sqrt()
 
 
-def maximise(program: Program, family: Family, expectation: Expectation, settings: Settings) -> Optimum:
+def maximise(
+    program: Program, family: Family, expectation: Expectation, settings: Settings, has_scales: bool = True
+) -> Optimum:
     """Maximise the bound, doubling the points until their error is small.
+
+    Args:
+        program: the model with its data.
+        family: whose start is where the optimiser starts.
+        expectation: of the log-density.
+        settings: a user's.
+        has_scales: whether the scales of the start are those of the posterior, so that they whiten the problem.
 
     Raises:
         ConvergenceError: if the bound is not finite at the start, or not curved where the optimiser stopped; it names
@@ -83,6 +94,8 @@ def maximise(program: Program, family: Family, expectation: Expectation, setting
     """
     family = _backtracked(program, family, expectation)
     rows: list[dict[str, float]] = []
+    if not has_scales:
+        family = _scaled(family, expectation, rows)
     while True:
         optimum = _maximise_once(program, family, expectation, settings, rows)
         enough = min(settings.draw_error, expectation.tolerance)
@@ -105,6 +118,15 @@ def _backtracked(program: Program, family: Family, expectation: Expectation) -> 
     )
 
 
+def _scaled(family: Family, expectation: Expectation, rows: list[dict[str, float]]) -> Family:
+    """Take the first steps in the scales of the start, and go on in those that they found."""
+    smooth = Smooth(lambda phi: -expectation(family, phi) - family.entropy(phi), family.centre)
+    found = minimise(smooth, family.zero(), 1e-2, _FIRST_STEPS)
+    rows += [_row(len(rows) + i, value, norm, expectation) for i, (value, norm) in enumerate(found.history)]
+    variances = family.covariance(found.x).diagonal()
+    return family.restarted(found.x, torch.diag(variances))
+
+
 def _maximise_once(
     program: Program, family: Family, expectation: Expectation, settings: Settings, rows: list[dict[str, float]]
 ) -> Optimum:
@@ -120,8 +142,10 @@ def _maximise_once(
     phi, converged = _polished(smooth, curvature, found, tolerance)
     covariance = response_covariance(family, curvature)
     mean_hessian = location_hessian(family, curvature)
-    moved = sandwich(family, curvature, expectation.residuals(family, phi, mean_hessian))
-    errors = float((moved[0] / covariance.diagonal().sqrt()).max()), float(moved[1].max())
+    step, location_error, scale_error = pooled_step(family, phi, curvature, expectation)
+    errors = float((location_error / covariance.diagonal().sqrt()).max()), float(scale_error.max())
+    if bool(step.norm() <= _SHORT):
+        phi = phi + step
     return Optimum(family, phi, expectation, covariance, mean_hessian, curvature, *errors, converged, rows)
 
 

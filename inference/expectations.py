@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from probdl.inference.factors import NotApplicable, split_factors
-from probdl.inference.fixed_draws import is_whitened, standard_draws
+from probdl.inference.fixed_draws import standard_draws
 from probdl.inference.gaussian_families import Family
 from probdl.inference.program import Program
 from probdl.inference.projections import Projection
@@ -17,6 +17,7 @@ from probdl.inference.recording import NotRecordable, record
 from probdl.inference.site_factors import SiteFactors
 from probdl.natural import GaussianFactor
 
+REPLICATES = 8  # further sets of draws whose gradients show the error of one, and reduce it
 _BUDGET = 4_000_000  # values held at a time
 _MOST_SHARED = 2000  # observations that share one projection, which a quadrature would evaluate n² times
 
@@ -37,8 +38,16 @@ class Expectation(ABC):
         """Return the same expectation with twice the points."""
 
     @abstractmethod
-    def residuals(self, family: Family, phi: Tensor, curvature: Tensor) -> Tensor:
-        """Return columns whose outer products sum to the error covariance of the gradient in φ, (size, k)."""
+    def others(self) -> list[Expectation]:
+        """Return the same expectation at other points, whose gradients show the error of these."""
+
+    @abstractmethod
+    def pooled(self, moves: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far to move and the error that is left, (n,) each.
+
+        Args:
+            moves: how far each of the others would move the optimum, (n, k).
+        """
 
 
 class ProjectedExpectation(Expectation):
@@ -77,11 +86,13 @@ class ProjectedExpectation(Expectation):
         """Return the same with twice the nodes."""
         return ProjectedExpectation(self.base, self.sites, 2 * self.points)
 
-    def residuals(self, family: Family, phi: Tensor, curvature: Tensor) -> Tensor:
-        """Return the change of the gradient under twice the nodes, (size, 1)."""
-        phi = phi.detach().requires_grad_()
-        gap = self.refined()(family, phi) - self(family, phi)
-        return torch.autograd.grad(gap, phi)[0][:, None]
+    def others(self) -> list[Expectation]:
+        """Return the rule with twice the nodes."""
+        return [self.refined()]
+
+    def pooled(self, moves: Tensor) -> tuple[Tensor, Tensor]:
+        """Move to where the better rule would; what it moved by bounds what is left."""
+        return moves[:, 0], moves[:, 0].abs()
 
 
 class DrawnExpectation(Expectation):
@@ -117,28 +128,22 @@ class DrawnExpectation(Expectation):
 
     def refined(self) -> DrawnExpectation:
         """Return the same with twice the draws."""
-        return self.with_draws(2 * self.points)
+        return self._with(2 * self.points, self.seed)
 
-    def with_draws(self, points: int) -> DrawnExpectation:
-        """Return the same with so many draws."""
-        noise = standard_draws(points // 2, self.noise.shape[1], self.seed, self.noise)
-        return DrawnExpectation(self.log_joint, noise, self.seed, self.width)
+    def _with(self, points: int, seed: int) -> DrawnExpectation:
+        noise = standard_draws(points // 2, self.noise.shape[1], seed, self.noise)
+        out = DrawnExpectation(self.log_joint, noise, seed, self.width)
+        out._batched = self._batched if points == self.points else None
+        return out
 
-    def residuals(self, family: Family, phi: Tensor, curvature: Tensor) -> Tensor:
-        """Return the scores of the antithetic pairs, less what their exact moments integrate, over the pairs.
+    def others(self) -> list[Expectation]:
+        """Return as many draws each from other scramblings."""
+        return [self._with(self.points, self.seed + 7919 * i) for i in range(1, REPLICATES + 1)]
 
-        A pair is the unit, since its two draws are not independent. The mean curvature's part of the gradient is
-        integrated exactly by second moments of one, so it is no error.
-        """
-        z = family.points(phi, self.noise).detach().requires_grad_()
-        with torch.enable_grad():
-            (gradients,) = torch.autograd.grad(self.at(z).sum(), z)
-        pairs, dim = len(z) // 2, z.shape[1]
-        exact = curvature if is_whitened(pairs, dim) else torch.diag(curvature.diagonal())
-        linear = (z - family.location(phi)).detach() @ exact
-        scores = family.scores(phi, self.noise, gradients + linear)
-        halves = _less_squares((scores[:pairs] + scores[pairs:]) / 2, self.noise[:pairs])
-        return halves.T / pairs
+    def pooled(self, moves: Tensor) -> tuple[Tensor, Tensor]:
+        """Move to the mean over all sets of draws, these included; the sets are independent, so its error is known."""
+        all_moves = torch.cat([torch.zeros_like(moves[:, :1]), moves], 1)
+        return all_moves.mean(1), all_moves.std(1) / all_moves.shape[1] ** 0.5
 
 
 def _record_batch(graph: fx.GraphModule, like: Tensor) -> Callable[[Tensor], Tensor]:
@@ -148,17 +153,6 @@ def _record_batch(graph: fx.GraphModule, like: Tensor) -> Callable[[Tensor], Ten
         return record(many, like, mend=False)
     except NotRecordable:
         return many
-
-
-def _less_squares(scores: Tensor, noise: Tensor) -> Tensor:
-    """Residuals of the scores on the squares of the draws, whose means are exact, scaled for the degrees of freedom."""
-    pairs, dim = noise.shape
-    centred = scores - scores.mean(0)
-    if pairs < 2 * (dim + 1):
-        return centred * (pairs / max(pairs - 1, 1)) ** 0.5
-    squares = noise.square() - 1
-    fitted = squares @ torch.linalg.lstsq(squares, centred).solution
-    return (centred - fitted) * (pairs / (pairs - dim - 1)) ** 0.5
 
 
 def expectation_of(program: Program, pairs: int, seed: int) -> Expectation:

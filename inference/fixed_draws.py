@@ -36,26 +36,15 @@ def standard_draws(pairs: int, dim: int, seed: int, like: Tensor) -> Tensor:
         True
     """
     half = _normal_sobol(pairs, dim, seed)
-    if is_whitened(pairs, dim):
-        half = half @ _inverse_root(half.T @ half / pairs)
+    if dim <= min(pairs, _MOST_WHITENED):
+        left, _, right = torch.linalg.svd(half, full_matrices=False)  # the nearest matrix with orthogonal columns
+        half = pairs**0.5 * (left @ right)
     else:
         half = half / half.square().mean(0).sqrt()
     return torch.cat([half, -half]).to(like)
-
-
-def is_whitened(pairs: int, dim: int) -> bool:
-    """Whether so many pairs can have, and are given, the identity as their second-moment matrix."""
-    return dim <= min(pairs, _MOST_WHITENED)
 
 
 def _normal_sobol(n: int, dim: int, seed: int) -> Tensor:
     engine = torch.quasirandom.SobolEngine(dim, scramble=True, seed=seed)
     uniform = engine.draw(n, dtype=torch.float64)
     return torch.special.ndtri(uniform.clamp(1e-10, 1 - 1e-10))
-
-
-def _inverse_root(matrix: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrix)
-    if bool(values[0] <= 1e-10 * values[-1]):
-        raise ValueError(f"{len(matrix)} dimensions need more independent draws than were given.")
-    return (vectors / values.sqrt()) @ vectors.T

@@ -75,5 +75,5 @@ class FullRank:
         start = start_of(program, self.start)
         family = FullRankFamily(start.centre, start.root, start.scale)
         settings = Settings(self.draw_error, max(self.max_draws, 2 * pairs), self.max_steps)
-        optimum = maximise(program, family, expectation, settings)
+        optimum = maximise(program, family, expectation, settings, start.has_scales)
         return posterior_of(program, optimum, "fullrank", start.said, seed, started)

@@ -62,10 +62,6 @@ class Family(ABC):
         """Return log|S|, a scalar."""
 
     @abstractmethod
-    def scores(self, phi: Tensor, noise: Tensor, gradients: Tensor) -> Tensor:
-        """Return the gradients in φ that gradients in z (M, d) at the points give, (M, size)."""
-
-    @abstractmethod
     def covariance(self, phi: Tensor) -> Tensor:
         """Return SSᵀ, (d, d)."""
 
@@ -105,10 +101,6 @@ class MeanFieldFamily(Family):
     def log_det(self, phi: Tensor) -> Tensor:
         """Return Σ log s."""
         return self.scale.log().sum() + phi[self.dim :].sum() / _ROOT2
-
-    def scores(self, phi: Tensor, noise: Tensor, gradients: Tensor) -> Tensor:
-        """Return the gradients in φ, (M, 2d)."""
-        return torch.cat([gradients @ self.root, gradients * noise * self.scales(phi) / _ROOT2], 1)
 
     def covariance(self, phi: Tensor) -> Tensor:
         """Return the diagonal covariance, (d, d)."""
@@ -152,14 +144,6 @@ class FullRankFamily(Family):
     def log_det(self, phi: Tensor) -> Tensor:
         """Return the sum of the logs of the diagonal of S."""
         return self.root.diagonal().log().sum() + phi[self.dim : 2 * self.dim].sum() / _ROOT2
-
-    def scores(self, phi: Tensor, noise: Tensor, gradients: Tensor) -> Tensor:
-        """Return the gradients in φ, (M, size)."""
-        d = self.dim
-        white = gradients @ self.root
-        rows, columns = torch.tril_indices(d, d, -1, device=phi.device)
-        diagonal = white * noise * self._inner(phi).diagonal() / _ROOT2
-        return torch.cat([white, diagonal, white[:, rows] * noise[:, columns]], 1)
 
     def covariance(self, phi: Tensor) -> Tensor:
         """Return SSᵀ, (d, d)."""

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from probdl.errors import ConvergenceError
+from probdl.inference.expectations import Expectation
 from probdl.inference.gaussian import GaussianApproximation
 from probdl.inference.gaussian_families import Family
 from probdl.inference.latents import Latent
 from probdl.inference.trust_region import Smooth
 
-_DENSE = 4000  # parameters up to which the Hessian is held as a matrix
-_PROBES = 100  # random probes of the diagonal of the inverse where it is not
+_DENSE = 8000  # parameters up to which the Hessian is held as a matrix
+_MOST_COLUMNS = 500  # latents up to which the covariance is solved for column by column where it is not
+_HUBS = 50  # of which the least well known are then solved for
+PROBES = 64  # random probes of its diagonal for more
 _CHUNK = 16
 
 
@@ -69,11 +72,27 @@ class Curvature:
 
 
 def response_covariance(family: Family, curvature: Curvature) -> Tensor:
-    """Return the linear-response covariance of z, (d, d)."""
+    """Return the linear-response covariance of z, (d, d); where that is too much, a diagonal one from random probes."""
+    if not curvature.is_dense and family.dim > _MOST_COLUMNS:
+        return torch.diag(_probed_variances(family, curvature))
     unit = torch.eye(len(curvature.x), family.dim).to(curvature.x)
     inner = curvature.solve(unit)[: family.dim]
     covariance = family.root @ inner @ family.root.T
     return (covariance + covariance.T) / 2
+
+
+def _probed_variances(family: Family, curvature: Curvature) -> Tensor:
+    """Estimate the diagonal of the covariance A of z by E[v ∘ Av], v of random signs."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, (family.dim, PROBES), generator=generator).to(curvature.x) * 2 - 1
+    tilts = torch.cat([family.root.T @ signs, signs.new_zeros(len(curvature.x) - family.dim, PROBES)])
+    moved = family.root @ curvature.solve(tilts)[: family.dim]
+    products = moved * signs
+    variances = products.mean(1)
+    hubs = (products.std(1) / variances.abs()).topk(min(_HUBS, family.dim)).indices  # those that probes know least
+    tilts = torch.cat([family.root[hubs].T, signs.new_zeros(len(curvature.x) - family.dim, len(hubs))])
+    variances[hubs] = (family.root[hubs] * curvature.solve(tilts)[: family.dim].T).sum(1)
+    return variances.clamp(min=1e-300)
 
 
 def response_sds(
@@ -109,14 +128,30 @@ def location_hessian(family: Family, curvature: Curvature) -> Tensor:
     return inverse.T @ curvature.block(family.dim) @ inverse
 
 
-def sandwich(family: Family, curvature: Curvature, residuals: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the standard errors of the location and of the log-scales, (d,) each, that the points leave.
+def pooled_step(
+    family: Family, phi: Tensor, curvature: Curvature, expectation: Expectation
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return one Newton step from the gradients at other points, and the errors of locations and log-scales after it.
+
+    At the optimum for one set of points the gradients at others are the errors of the gradient. The inverse Hessian
+    turns them into errors of the optimum (the sandwich), and their mean into a step to the optimum for all sets.
 
     Args:
         family: of the approximation.
-        curvature: of the negative bound at its optimum.
-        residuals: columns whose outer products sum to the error covariance of the gradient, (size, k).
+        phi: its parameters at the optimum for one set of points, (size,).
+        curvature: of the negative bound there.
+        expectation: with that set of points.
     """
     d = family.dim
-    moved = curvature.solve(residuals)
-    return (family.root @ moved[:d]).norm(dim=1), moved[d : 2 * d].norm(dim=1) / 2**0.5
+    gradients = torch.stack([_gradient(family, phi, other) for other in expectation.others()], 1)
+    moves = curvature.solve(gradients)
+    step, error = expectation.pooled(moves)
+    _, location_error = expectation.pooled(family.root @ moves[:d])
+    return step, location_error, error[d : 2 * d] / 2**0.5
+
+
+def _gradient(family: Family, phi: Tensor, expectation: Expectation) -> Tensor:
+    phi = phi.detach().requires_grad_()
+    with torch.enable_grad():
+        bound = expectation(family, phi) + family.entropy(phi)
+        return torch.autograd.grad(bound, phi)[0]

@@ -12,6 +12,8 @@ from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
 from probdl.inference.starts import start_of
 
+_MOST_ORTHOGONAL = 256  # latents for which there are as many pairs of draws, so that their second moments are exact
+
 
 @dataclass(frozen=True)
 class MeanField:
@@ -30,7 +32,8 @@ class MeanField:
     posteriors.
 
     Args:
-        draws: the first number of fixed draws, even; None takes at least 32 and at least twice the number of latents.
+        draws: the first number of fixed draws, even; None takes at least 32 and twice the number of latents, but 128
+            for more than 256 latents.
         draw_error: the largest error of a mean, in units of sd_lr, at which draws are no longer doubled.
         max_draws: where doubling stops.
         max_steps: of Newton's method, at each number of draws.
@@ -74,8 +77,9 @@ class MeanField:
         program.require_all_rows()
         program.sum_out_discrete()
         start = start_of(program, self.start)
-        pairs = max(16, program.dim) if self.draws is None else self.draws // 2
+        least = max(16, program.dim) if program.dim <= _MOST_ORTHOGONAL else 64
+        pairs = least if self.draws is None else self.draws // 2
         family = MeanFieldFamily(start.centre, start.root, start.scale)
         settings = Settings(self.draw_error, self.max_draws, self.max_steps)
-        optimum = maximise(program, family, expectation_of(program, pairs, seed), settings)
+        optimum = maximise(program, family, expectation_of(program, pairs, seed), settings, start.has_scales)
         return posterior_of(program, optimum, "meanfield", start.said, seed, started)

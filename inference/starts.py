@@ -25,7 +25,7 @@ class Start:
     root: Tensor
     scale: Tensor
     said: str
-    has_mode: bool = True
+    has_scales: bool = True
 
 
 def start_of(program: Program, given: Posterior | None) -> Start:
@@ -43,7 +43,7 @@ def start_of(program: Program, given: Posterior | None) -> Start:
             pass
     program.ensure_start()
     scale = torch.full_like(program.start, _LOG_SD).exp()
-    return Start(program.start, torch.diag(scale), scale, "It started at the prior means.", has_mode=False)
+    return Start(program.start, torch.diag(scale), scale, "It started at the prior means.", has_scales=False)
 
 
 def _at_mode(program: Program) -> Start:
