@@ -70,7 +70,9 @@ def importance_check(posterior: Posterior, draws: int, seed: int) -> Check:
     weights = torch.softmax(smoothed, 0)
     ess = 1 / float((weights**2).sum())
     evidence = _evidence(smoothed, khat, ess)
-    return Check(_corrected(posterior, values, weights, khat), _advice(khat, posterior), khat, ess, draws, evidence)
+    return Check(
+        _corrected(posterior, values, weights, khat), _advice(khat, ess / draws, posterior), khat, ess, draws, evidence
+    )
 
 
 def _summed_out(program: Program, q: Approximation) -> tuple[Program, Approximation]:
@@ -130,16 +132,19 @@ def _corrected(posterior: Posterior, values: dict[str, Tensor], weights: Tensor,
     return table
 
 
-def _advice(khat: float, posterior: Posterior) -> str:
-    """Say what k-hat means, and what to try."""
+def _advice(khat: float, equal: float, posterior: Posterior) -> str:
+    """Say what k-hat means, and what to try; ``equal`` is the effective share of the draws."""
     if khat < GOOD:
         return f"{posterior.method} is close enough to the posterior: importance weights have a finite variance."
     if khat < USABLE:
         return "Usable: prefer the corrected means, sds and evidence to those of the approximation."
     tries = [] if "full" in posterior.method else ["FullRank(), which keeps correlations and fits the scales globally"]
     tries += ["writing hierarchical effects non-centred (raw ~ N(0, 1), effect = mean + sd · raw)", "method='nuts'"]
+    says = "misses part of the posterior"
+    if equal > 0.9:
+        says = "fits the bulk of the posterior, since the weights are nearly equal, but not its far tails"
     return (
-        f"The approximation misses part of the posterior (k-hat above {USABLE}), so corrected moments are withheld. "
+        f"The approximation {says} (k-hat above {USABLE}), so corrected moments are withheld. "
         f"Try {', '.join(tries[:-1])}, or {tries[-1]}."
     )
 

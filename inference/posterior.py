@@ -345,9 +345,8 @@ class Posterior:
             1.0
         """
         posterior = cls(**saved.load(path, model))
-        if model is not None and (args or kwargs):
-            dtype = posterior.source.dtype if posterior.source else torch.float64
-            posterior.program = saved.program_for(model, args, kwargs or {}, posterior.approximation.latents, dtype)
+        if model is not None:
+            posterior.program = saved.program_for(posterior, model, args, kwargs or {})
         return posterior
 
     def _curves(self, name: str) -> dict[str, tuple[Tensor, Tensor]]:

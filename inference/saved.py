@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from probdl.inference.posterior import Posterior
 
 
+_ANYWHERE = {"place": None}  # where a site stands in the flat vector is of no matter to another method
+
+
 @dataclass(frozen=True)
 class _OnSupport:
     """Stands for the prior of a loaded site, of which only the support is known."""
@@ -136,23 +139,38 @@ def _latent_from_json(x: dict[str, Any], bounds: dict[str, Tensor]) -> Latent:
     return Latent(x["name"], slice(*x["place"]), torch.Size(x["free_shape"]), torch.Size(x["shape"]), transform, prior)
 
 
-def program_for(
-    model: Callable, args: tuple, kwargs: dict[str, Any], latents: dict[str, Latent], dtype: torch.dtype
-) -> Program:
-    """Return the program of a loaded posterior, or raise a ValueError that names a site which does not fit."""
-    program = Program(model, args, kwargs, dtype=dtype)
-    for name, latent in latents.items():
-        held: tuple[dict, dict] = ({}, {})
-        found = program.latents.get(name)
-        if found is None and name in program.discrete:
-            continue
-        if found is None or _latent_to_json(found, held[0]) != _latent_to_json(latent, held[1]):
-            other = "is not a site of model" if found is None else f"has shape {tuple(found.shape)} in model"
-            raise ValueError(
-                f"model must be the one that was fitted, with data of the same groups: site {name!r} of shape "
-                f"{tuple(latent.shape)} and support {latent.prior.support} {other}."
-            )
+def program_for(posterior: Posterior, model: Callable, args: tuple, kwargs: dict[str, Any]) -> Program | None:
+    """Return the program of a loaded posterior; None where no data are given and the model cannot run without.
+
+    Raises:
+        ValueError: if the model does not have the posterior's sites; it names one.
+    """
+    dtype = torch.float64 if posterior.source is None else posterior.source.dtype
+    try:
+        program = Program(model, args, kwargs, dtype=dtype)
+    except (TypeError, ValueError):
+        if args or kwargs:
+            raise
+        return None
+    for latent in posterior.approximation.latents.values():
+        _check_fits(program, latent)
     return program
+
+
+def _check_fits(program: Program, latent: Latent) -> None:
+    found = program.latents.get(latent.name)
+    if latent.name in program.discrete:
+        return
+    if found is None or _latent_to_json(found, {}) | _ANYWHERE != _latent_to_json(latent, {}) | _ANYWHERE:
+        other = "is not a site of model" if found is None else f"is {_described(found)} in model"
+        raise ValueError(
+            "model must be the one that was fitted, with data of the same groups: site "
+            f"{latent.name!r}, {_described(latent)}, {other}."
+        )
+
+
+def _described(latent: Latent) -> str:
+    return f"of shape {tuple(latent.shape)} and support {latent.prior.support}"
 
 
 def _number(x: float) -> float | str:

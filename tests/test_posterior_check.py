@@ -13,6 +13,7 @@ from scipy import stats
 
 from probdl.inference import NUTS, Posterior, fit
 from probdl.inference.densities import log_joint_of_draws, log_likelihood_of_draws
+from probdl.inference.diagnostics import _advice
 from probdl.inference.gaussian import GaussianApproximation
 from probdl.inference.program import Program
 from probdl.inference.sampled import SampledApproximation
@@ -138,6 +139,13 @@ def test_what_importance_sampling_cannot_correct_is_withheld_and_says_what_to_tr
     for remedy in ("FullRank()", "non-centred", "method='nuts'"):
         assert remedy in check.advice
     assert repr(check).startswith(f"k-hat {check.khat:.2f}, ESS ")
+
+
+def test_heavy_tails_of_nearly_equal_weights_are_told_apart_from_a_missed_bulk():
+    narrow = _advice(0.9, 0.4, fit(gamma_poisson, COUNTS, method="laplace"))
+    far = _advice(0.9, 0.99, fit(gamma_poisson, COUNTS, method="laplace"))
+    assert "misses part of the posterior" in narrow
+    assert "fits the bulk of the posterior" in far
 
 
 def test_khat_is_kept_for_the_summary_and_costs_nothing_before():

@@ -88,6 +88,17 @@ def test_the_model_comes_back_by_argument_and_its_data_too(posterior, tmp_path):
             with_model.check()
 
 
+def test_a_model_that_holds_its_own_data_needs_no_arguments(tmp_path):
+    def closed():
+        every_support(X.double(), Y.double())
+
+    posterior = fit(closed, method="laplace")
+    posterior.save(tmp_path / "p.safetensors")
+    loaded = Posterior.load(tmp_path / "p.safetensors", model=closed)
+    assert equal(loaded.predict(draws=30), posterior.predict(draws=30))
+    assert repr(loaded.check(100)) == repr(posterior.check(100))
+
+
 def test_what_check_found_is_saved(tmp_path):
     laplace = fit(every_support, X, Y, method="laplace")
     laplace.check(200)
@@ -238,7 +249,7 @@ def test_files_of_other_objects_and_other_models_are_named(saved, tmp_path):
         Posterior.load(tmp_path / "vae.safetensors")
     with pytest.raises(FileNotFoundError):
         Posterior.load(tmp_path / "none.safetensors")
-    with pytest.raises(ValueError, match="site 'm' of shape .2, 2. and support .* is not a site of model"):
+    with pytest.raises(ValueError, match="site 'm', of shape .2, 2. and support .* is not a site of model"):
         Posterior.load(saved, model=logistic, args=(torch.eye(2), torch.ones(2)))
 
 
