@@ -7,6 +7,7 @@ import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
+import scipy.special
 import torch
 from pyro_models import clutter, clutter_data, clutter_exact, logistic, normal_regression
 from scipy import stats
@@ -83,6 +84,42 @@ def test_corrected_evidence_of_the_clutter_problem_is_that_of_the_grid():
     assert check.khat < 0.7
     assert abs(check.log_evidence.value - exact) < 4.5 * check.log_evidence.stderr
     assert abs(check.table.loc["theta", "corrected mean"] - mean) < 4.5 * check.table.loc["theta", "error"]
+
+
+def test_corrected_evidence_on_a_simplex_is_the_ratio_of_beta_functions():
+    """Dirichlet(3, 4, 5) and counts 1, 2, 3: log B(4, 6, 8) − log B(3, 4, 5), within 4.5 errors."""
+
+    def model(y):
+        share = pyro.sample("share", dist.Dirichlet(torch.tensor([3.0, 4.0, 5.0])))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Categorical(share), obs=y)
+
+    def log_beta(*a):
+        return sum(map(math.lgamma, a)) - math.lgamma(sum(a))
+
+    check = fit(model, torch.tensor([0, 1, 1, 2, 2, 2]), method="laplace").check()
+    exact = log_beta(4, 6, 8) - log_beta(3, 4, 5)
+    assert abs(check.log_evidence.value - exact) < 4.5 * check.log_evidence.stderr
+    assert (check.table["corrected mean"] - np.array([4, 6, 8]) / 18).abs().max() < 4.5 * check.table["error"].max()
+
+
+def test_corrected_evidence_of_a_precision_matrix_is_the_ratio_of_wishart_normalisers():
+    """Precision Wishart(6, I/6), 12 rows N(0, Λ⁻¹) in two dimensions, within 4.5 errors."""
+
+    def model(y):
+        precision = pyro.sample("precision", dist.Wishart(torch.tensor(6.0), torch.eye(2) / 6))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.MultivariateNormal(torch.zeros(2), precision_matrix=precision), obs=y)
+
+    y = np.random.default_rng(0).normal(size=(12, 2)) @ [[1.0, 0.5], [0.0, 0.7]]
+
+    def log_normaliser(df, inverse_scale):  # of the Wishart density, ∫ |Λ|^((ν − p − 1)/2) exp(−tr(SΛ)/2) dΛ
+        return df * math.log(2) - df / 2 * np.linalg.slogdet(inverse_scale)[1] + scipy.special.multigammaln(df / 2, 2)
+
+    exact = log_normaliser(18, 6 * np.eye(2) + y.T @ y) - log_normaliser(6, 6 * np.eye(2)) - 12 * math.log(2 * math.pi)
+    check = fit(model, y, method="laplace").check()
+    assert check.khat < 0.7
+    assert abs(check.log_evidence.value - exact) < 4.5 * check.log_evidence.stderr
 
 
 def test_smoothed_weights_and_khat_are_those_of_arviz():
