@@ -56,7 +56,7 @@ print("exact gradient in (m, s):", exact.numpy().round(4))
 # %%
 # The three estimators, by their numbers of draws. Each dot is one estimate of the derivative in m; the lines are the
 # exact value and ±2 standard errors of theory, the square root of the variance of a draw over n. The first panel has a
-# scale of its own, a hundred times as wide as the others.
+# scale of its own, thirty times as wide as the others.
 
 estimators = {
     "score function": lambda n, seed: score_gradient(f, normal, phi, draws=n, seed=seed, control_variate=False),

@@ -4,11 +4,11 @@ Variational inference on a million rows
 
 A stochastic gradient of the bound from m of n rows has a noise that grows with n: in units of the posterior's own
 standard deviation its variance is about n/m, so that a million rows in batches of 512 leave a standard deviation of 44.
-Small steps average it out, but slowly. The noise can be removed instead. One pass over all rows gives the exact gradient
-at an anchor a near the optimum; with it, a batch only has to estimate the *difference* :math:`∇ℓ(z) - ∇ℓ(a)`, which is
-small when z is a posterior standard deviation away from a, and whose variance does not grow with n. ``StochasticVI``
-does this by itself, starts at the mode on a pilot of the rows, and measures its steps by the curvature there, so that
-there is no learning rate to choose.
+Small steps average it out, but slowly. The noise can be removed instead. One pass over all rows gives the exact
+gradient at an anchor a near the optimum; with it, a batch only has to estimate the *difference*
+:math:`∇ℓ(z) - ∇ℓ(a)`, which is small when z is a posterior standard deviation away from a, and whose variance does not
+grow with n. ``StochasticVI`` does this by itself, starts at the mode on a pilot of the rows, and measures its steps by
+the curvature there, so that there is no learning rate to choose.
 """
 
 # %%
