@@ -18,14 +18,19 @@ from probdl.inference.derivatives import at_least
 from probdl.inference.expectations import DrawnExpectation, Expectation
 from probdl.inference.fixed_draws import standard_draws
 from probdl.inference.gaussian_families import Family
-from probdl.inference.linear_response import Curvature, location_hessian, pooled_step, response_covariance, response_sds
+from probdl.inference.linear_response import (
+    Curvature,
+    location_hessian,
+    pooled_optimum,
+    response_covariance,
+    response_sds,
+)
 from probdl.inference.linear_response_gaussian import LinearResponseGaussian
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
 from probdl.inference.trust_region import Minimum, Smooth, minimise
 
 _FIRST_STEPS = 15
-_SHORT = 1.0  # whitened length up to which one Newton step is trusted
 _ELBO_DRAWS = 1000  # fresh ones, since the bound is too high on those that it was maximised on
 
 
@@ -142,10 +147,8 @@ def _maximise_once(
     phi, converged = _polished(smooth, curvature, found, tolerance)
     covariance = response_covariance(family, curvature)
     mean_hessian = location_hessian(family, curvature)
-    step, location_error, scale_error = pooled_step(family, phi, curvature, expectation)
+    phi, location_error, scale_error = pooled_optimum(family, phi, curvature, expectation)
     errors = float((location_error / covariance.diagonal().sqrt()).max()), float(scale_error.max())
-    if bool(step.norm() <= _SHORT):
-        phi = phi + step
     return Optimum(family, phi, expectation, covariance, mean_hessian, curvature, *errors, converged, rows)
 
 
@@ -181,9 +184,8 @@ def bound(optimum: Optimum, seed: int) -> Estimate:
     family, phi, expectation = optimum.family, optimum.phi, optimum.expectation
     entropy = float(family.entropy(phi))
     if not isinstance(expectation, DrawnExpectation):
-        value = float(expectation(family, phi))
-        gap = abs(float(expectation.refined()(family, phi)) - value)
-        return Estimate(value + entropy, gap, "quadrature", target="lower bound", n=expectation.points)
+        rough, fine = (float(other(family, phi)) for other in expectation.others())
+        return Estimate(fine + entropy, abs(fine - rough), "quadrature", target="lower bound", n=4 * expectation.points)
     pairs = max(_ELBO_DRAWS // 2, family.dim)
     z = family.points(phi, standard_draws(pairs, family.dim, seed + 1, phi))
     gap = z - family.location(phi)

@@ -17,7 +17,8 @@ from probdl.inference.recording import NotRecordable, record
 from probdl.inference.site_factors import SiteFactors
 from probdl.natural import GaussianFactor
 
-REPLICATES = 8  # further sets of draws whose gradients show the error of one, and reduce it
+_REPLICATES, _MORE = 4, 4  # further sets of draws, and how much larger they are
+_FEW = 3  # evaluations after which a batch of draws is worth recording
 _BUDGET = 4_000_000  # values held at a time
 _MOST_SHARED = 2000  # observations that share one projection, which a quadrature would evaluate n² times
 
@@ -43,7 +44,7 @@ class Expectation(ABC):
 
     @abstractmethod
     def pooled(self, moves: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how far to move and the error that is left, (n,) each.
+        """Return how far to move and the error of that, (n,) each.
 
         Args:
             moves: how far each of the others would move the optimum, (n, k).
@@ -87,12 +88,12 @@ class ProjectedExpectation(Expectation):
         return ProjectedExpectation(self.base, self.sites, 2 * self.points)
 
     def others(self) -> list[Expectation]:
-        """Return the rule with twice the nodes."""
-        return [self.refined()]
+        """Return the rules with twice and four times the nodes."""
+        return [self.refined(), self.refined().refined()]
 
     def pooled(self, moves: Tensor) -> tuple[Tensor, Tensor]:
-        """Move to where the better rule would; what it moved by bounds what is left."""
-        return moves[:, 0], moves[:, 0].abs()
+        """Move to where the best rule would; its difference from the next best bounds its error."""
+        return moves[:, 1], (moves[:, 1] - moves[:, 0]).abs()
 
 
 class DrawnExpectation(Expectation):
@@ -110,6 +111,7 @@ class DrawnExpectation(Expectation):
     def __init__(self, log_joint: Callable[[Tensor], Tensor], noise: Tensor, seed: int, width: int = 1) -> None:
         self.log_joint, self.noise, self.seed, self.width = log_joint, noise, seed, width
         self.points = len(noise)
+        self._seen = 0
         self._batched: Callable[[Tensor], Tensor] | None = None
 
     def at(self, z: Tensor) -> Tensor:
@@ -117,9 +119,10 @@ class DrawnExpectation(Expectation):
         if not isinstance(self.log_joint, fx.GraphModule):
             return torch.stack([self.log_joint(row) for row in z])
         rows = max(1, _BUDGET // self.width)
-        if z.shape == self.noise.shape and len(z) <= rows:
+        if z.shape == self.noise.shape and len(z) <= rows and self._seen > _FEW:
             self._batched = self._batched or _record_batch(self.log_joint, self.noise)
             return self._batched(z)
+        self._seen += 1
         return torch.cat([torch.vmap(self.log_joint)(part) for part in z.split(rows)])
 
     def __call__(self, family: Family, phi: Tensor) -> Tensor:
@@ -132,18 +135,15 @@ class DrawnExpectation(Expectation):
 
     def _with(self, points: int, seed: int) -> DrawnExpectation:
         noise = standard_draws(points // 2, self.noise.shape[1], seed, self.noise)
-        out = DrawnExpectation(self.log_joint, noise, seed, self.width)
-        out._batched = self._batched if points == self.points else None
-        return out
+        return DrawnExpectation(self.log_joint, noise, seed, self.width)
 
     def others(self) -> list[Expectation]:
-        """Return as many draws each from other scramblings."""
-        return [self._with(self.points, self.seed + 7919 * i) for i in range(1, REPLICATES + 1)]
+        """Return more draws each from other scramblings: more, since setting their moments biases few."""
+        return [self._with(_MORE * self.points, self.seed + 7919 * i) for i in range(1, _REPLICATES + 1)]
 
     def pooled(self, moves: Tensor) -> tuple[Tensor, Tensor]:
-        """Move to the mean over all sets of draws, these included; the sets are independent, so its error is known."""
-        all_moves = torch.cat([torch.zeros_like(moves[:, :1]), moves], 1)
-        return all_moves.mean(1), all_moves.std(1) / all_moves.shape[1] ** 0.5
+        """Move to the mean over the other sets of draws; they are independent, so its error is known."""
+        return moves.mean(1), moves.std(1) / moves.shape[1] ** 0.5
 
 
 def _record_batch(graph: fx.GraphModule, like: Tensor) -> Callable[[Tensor], Tensor]:

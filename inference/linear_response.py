@@ -21,6 +21,9 @@ _MOST_COLUMNS = 500  # latents up to which the covariance is solved for column b
 _HUBS = 50  # of which the least well known are then solved for
 PROBES = 64  # random probes of its diagonal for more
 _CHUNK = 16
+_STEPS = 4  # towards the optimum for further points
+_SHORT = 1.0  # whitened length up to which such a step is trusted
+_ROOT2 = 2**0.5
 
 
 class Curvature:
@@ -128,26 +131,34 @@ def location_hessian(family: Family, curvature: Curvature) -> Tensor:
     return inverse.T @ curvature.block(family.dim) @ inverse
 
 
-def pooled_step(
+def pooled_optimum(
     family: Family, phi: Tensor, curvature: Curvature, expectation: Expectation
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return one Newton step from the gradients at other points, and the errors of locations and log-scales after it.
+    """Return the optimum for further points, by steps with the curvature at hand, and what error is left.
 
-    At the optimum for one set of points the gradients at others are the errors of the gradient. The inverse Hessian
-    turns them into errors of the optimum (the sandwich), and their mean into a step to the optimum for all sets.
+    At the optimum for one set of points the gradients at other sets are errors of the gradient. The inverse Hessian
+    turns them into errors of the optimum (the sandwich), and their mean into a step to the optimum for all of them.
 
     Args:
         family: of the approximation.
         phi: its parameters at the optimum for one set of points, (size,).
         curvature: of the negative bound there.
         expectation: with that set of points.
+
+    Returns:
+        The parameters, and the errors of locations and of log-scales, (d,) each.
     """
-    d = family.dim
-    gradients = torch.stack([_gradient(family, phi, other) for other in expectation.others()], 1)
-    moves = curvature.solve(gradients)
-    step, error = expectation.pooled(moves)
-    _, location_error = expectation.pooled(family.root @ moves[:d])
-    return step, location_error, error[d : 2 * d] / 2**0.5
+    d, others, best = family.dim, expectation.others(), phi
+    for _ in range(_STEPS):
+        moves = curvature.solve(torch.stack([_gradient(family, best, other) for other in others], 1))
+        step, error = expectation.pooled(moves)
+        location_step, location_error = expectation.pooled(family.root @ moves[:d])
+        if not bool(step.norm() <= _SHORT):  # so far off that one Newton step says little: more points will
+            return phi, location_step.abs() + location_error, (step.abs() + error)[d : 2 * d] / _ROOT2
+        best = best + step
+        if bool((step.abs() <= 0.1 * error + 1e-10).all()):
+            break
+    return best, torch.hypot(location_step, location_error), torch.hypot(step, error)[d : 2 * d] / _ROOT2
 
 
 def _gradient(family: Family, phi: Tensor, expectation: Expectation) -> Tensor:
