@@ -143,7 +143,8 @@ def record(
     Args:
         f: a function of tensors that returns a tensor, or a tuple of tensors.
         inputs: where to record; a second recording at other values must give the same graph.
-        again: the other values; None adds 0.37 to the inputs, which integers do not allow.
+        again: the other values; None adds 0.37 to the inputs, which integers do not allow; an empty tuple spares the
+            second recording, for functions that are known to have no control flow.
         mend: turn writes in place into new tensors; inside a vmap this would import the compiler.
 
     Raises:
@@ -163,6 +164,8 @@ def record(
             raise
         f = torch.func.functionalize(f)
         first = _recorded(f, detached)
+    if again == ():
+        return first
     second = _recorded(f, again or tuple(x + 0.37 for x in detached))
     if _shape_of(first) != _shape_of(second):
         raise NotRecordable("two recordings at different values give different graphs")

@@ -16,7 +16,7 @@ from probdl.inference.free_form.factors import ChainFactor, compile_factor
 from probdl.inference.free_form.gaussian_block import GaussianBlock
 from probdl.inference.free_form.grid import GridBlock
 from probdl.inference.free_form.layout import lay_out
-from probdl.inference.free_form.probing import NotConjugate
+from probdl.inference.free_form.projected import ProjectedFactor
 from probdl.inference.free_form.reading import Reading, Values
 from probdl.inference.free_form.weights import Moments
 from probdl.inference.recording import record
@@ -30,62 +30,91 @@ class FreeForm:
         factors: the expected log-densities.
     """
 
-    def __init__(self, reading: Reading, typical: Values, whole: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-        self.reading = reading
+    def __init__(self, reading: Reading, typical: Values, projected: frozenset[str] = frozenset()) -> None:
+        self.reading, self.projected = reading, projected
+        whole = {name for site in projected for name in reading.sites[site].seen}
         self.layout, self.blocks = lay_out(reading, typical, whole)
+        self.blocks.sort(key=lambda b: isinstance(b, (CategoricalBlock, ChainBlock)))  # they are what a start gives
         links = {pair for b in self.blocks if isinstance(b, ChainBlock) for pair in b.pairs}
         self.factors: list[Any] = []
         for site in reading.sites.values():
             chained = any(site.name == child for _, child in links) and site.value is None
-            self.factors.append(
-                ChainFactor(reading, site, self.layout) if chained else compile_factor(reading, site, self.layout)
-            )
+            kind = ProjectedFactor if site.name in projected else ChainFactor if chained else compile_factor
+            self.factors.append(kind(reading, site, self.layout))
         self._recorded: dict[Any, Callable[..., Any]] = {}
         self._touching = {id(b): [f for f in self.factors if f.reads & set(b.names)] for b in self.blocks}
 
-    def moments(self) -> Moments:
-        """The expected statistics of all blocks: by site, by pair of neighbours, by Gaussian block."""
-        out: Moments = {}
-        for block in self.blocks:
-            out |= _named(block, block.moments)
-        return out
-
     def update(self, block: Block) -> None:
         """Give a block its optimum: the gradient of the expected log-density in its moments."""
-        block.update(self._gradient(block))
+        if self._is_projected(block):
+            self._natural_step(block)
+        else:
+            block.update(self._gradient(block))
         if isinstance(block, GridBlock):
             self._follow(block)
+
+    def _is_projected(self, block: Block) -> bool:
+        return bool(self.projected) and any(isinstance(f, ProjectedFactor) for f in self._touching[id(block)])
+
+    def plain_update(self, block: Block) -> None:
+        """Update a block with no check of the bound and no new grid; by half a step where it is not conjugate."""
+        old = block.state()
+        block.update(self._gradient(block))
+        if self._is_projected(block):
+            block.restore(tuple((a + b) / 2 for a, b in zip(old, block.state())))
+
+    def _natural_step(self, block: Block) -> None:
+        """A natural-gradient step, halved until the bound rises."""
+        old, bound = block.state(), self.elbo()
+        block.update(self._gradient(block))
+        new = block.state()
+        for halving in range(1, 30):
+            if bool(self.elbo() >= bound - 1e-10 * bound.abs()):
+                return
+            step = 0.5**halving
+            block.restore(tuple(a + step * (b - a) for a, b in zip(old, new)))
+        raise ConvergenceError(
+            f"Coordinate ascent: no natural-gradient step of {', '.join(block.names)}, however small, raises the bound. "
+            "Rescale the covariates, or use method='meanfield'."
+        )
 
     def _gradient(self, block: Block) -> tuple[Tensor, ...]:
         """The natural parameters of a block's optimum, by a graph that is recorded once."""
         key = id(block)
         if key not in self._recorded:
-            self._recorded[key] = self._record(lambda moments: self._slopes(block, moments))
+            self._recorded[key] = record(lambda *m: self._slopes(block, m), *self._flat(), again=())
         return self._recorded[key](*self._flat())
 
-    def _slopes(self, block: Block, moments: Moments) -> tuple[Tensor, ...]:
-        leaves = tuple(m.detach().requires_grad_() for m in block.moments)
+    def _slopes(self, block: Block, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The gradient of the expected log-density in a block's moments, at the moments of all blocks."""
+        first = sum(len(b.moments) for b in self.blocks[: self.blocks.index(block)])
+        own = slice(first, first + len(block.moments))
+        leaves = tuple(m.detach().requires_grad_() for m in tensors[own])
         with torch.enable_grad():
-            at = moments | _named(block, leaves)
-            total = torch.stack([f(at) for f in self._touching[id(block)]]).sum()
+            moments = self._by_name((*tensors[: own.start], *leaves, *tensors[own.stop :]))
+            total = torch.stack([f(moments) for f in self._touching[id(block)]]).sum()
             gradient = torch.autograd.grad(total, leaves, allow_unused=True)
         return tuple(torch.zeros_like(m) if g is None else g for m, g in zip(leaves, gradient))
 
     def _flat(self) -> list[Tensor]:
         return [m for block in self.blocks for m in block.moments]
 
-    def _record(self, f: Callable[[Moments], Any]) -> Callable[..., Any]:
-        """Record a function of the moments of all blocks as a flat graph of tensor operations."""
+    def _by_name(self, tensors: tuple[Tensor, ...]) -> Moments:
+        """The moments of all blocks, one tensor after another, by what factors call them."""
+        moments: Moments = {}
+        rest = list(tensors)
+        for block in self.blocks:
+            moments |= _named(block, tuple(rest.pop(0) for _ in block.moments))
+        return moments
 
-        def flat(*tensors: Tensor) -> Any:
-            moments: Moments = {}
-            rest = list(tensors)
-            for block in self.blocks:
-                own = tuple(rest.pop(0) for _ in block.moments)
-                moments |= _named(block, own)
-            return f(moments)
+    def energy(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        """The expected log-density at the moments of all blocks, one tensor after another, a scalar."""
+        moments = self._by_name(tensors)
+        return torch.stack([f(moments) for f in self.factors]).sum()
 
-        return record(flat, *self._flat(), again=tuple(0.9 * m for m in self._flat()))
+    def has_grids(self) -> bool:
+        """Whether a factor is a density on a grid, whose bound is exact up to its spacing only."""
+        return any(isinstance(b, GridBlock) for b in self.blocks)
 
     def _follow(self, block: GridBlock, most: int = 30) -> None:
         """Move a grid to where the mass is, and take the optimum there."""
@@ -98,7 +127,7 @@ class FreeForm:
                     if isinstance(e, StatisticLinear) and block in e.parents:
                         e.compile()
             self._recorded.clear()  # they hold the coefficients of the old grid
-            block.restore(self._slopes(block, self.moments()))
+            block.restore(self._slopes(block, tuple(self._flat())))
         raise ConvergenceError(
             f"Coordinate ascent: the grid of {block.name!r} finds no place for its mass. Give it a proper prior."
         )
@@ -106,8 +135,12 @@ class FreeForm:
     def elbo(self) -> Tensor:
         """The evidence lower bound E log p(x, z) + entropy, with all constants, in nats."""
         if "energy" not in self._recorded:
-            self._recorded["energy"] = self._record(lambda moments: torch.stack([f(moments) for f in self.factors]).sum())
+            self._recorded["energy"] = record(lambda *m: self.energy(m), *self._flat(), again=())
         return self._recorded["energy"](*self._flat()) + torch.stack([b.entropy() for b in self.blocks]).sum()
+
+    def is_small(self) -> bool:
+        """Whether a sweep is so cheap that a second thread costs more than it brings."""
+        return sum(m.numel() for m in self._flat()) < 1_000_000
 
     def sweep(self) -> None:
         """Update each block once."""

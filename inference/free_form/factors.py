@@ -26,6 +26,7 @@ class Layout:
 
     def __init__(self, scalar: dict[str, Any], gaussian: list[GaussianBlock]) -> None:
         self.scalar, self.gaussian = scalar, gaussian
+        self.split: tuple[str, ...] = ()  # connected Gaussian sites that were too many to be joint
 
     def gaussian_of(self, names: tuple[str, ...]) -> list[GaussianBlock]:
         """The Gaussian blocks that hold some of these latents."""

@@ -35,7 +35,7 @@ class GaussianBlock(Block):
     def restore(self, state: tuple[Tensor, ...]) -> None:
         """Take shift and precision."""
         self.shift, self.precision = state
-        shared = self.units > 1 and bool((self.precision == self.precision[:1]).all())
+        shared = self.units > 1 and not self.precision.requires_grad and bool((self.precision == self.precision[:1]).all())
         precision = self.precision[:1] if shared else self.precision
         self.root, info = torch.linalg.cholesky_ex(precision)
         if bool(info.any()):
@@ -46,6 +46,10 @@ class GaussianBlock(Block):
         else:
             self.mean = (self.covariance @ self.shift[..., None])[..., 0]
         self.moments = (self.mean, self.covariance + self.mean[..., None] * self.mean[..., None, :])
+
+    def by_gradient(self, shift: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn derivatives by (shift, P) into those by the gradient G in E zzᵀ that sets P = −(G + Gᵀ)."""
+        return shift, -(precision + precision.mT)
 
     def _refuse(self) -> NoReturn:
         raise ConvergenceError(
@@ -110,7 +114,8 @@ class ArrowBlock(GaussianBlock):
         packed = torch.cat([x.reshape(-1) for x in (*eyes, torch.eye(core, **one))])
         self.restore((mean.reshape(1, -1), packed))
 
-    def _split(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the blocks D (n, l, l), B (n, l, c) and C (c, c) of packed numbers."""
         d, b, c = packed.split(self._cuts)
         n, leaf, core = self.leaves, self.leaf, self.core
         return d.reshape(n, leaf, leaf), b.reshape(n, leaf, core), c.reshape(core, core)
@@ -118,7 +123,7 @@ class ArrowBlock(GaussianBlock):
     def restore(self, state: tuple[Tensor, ...]) -> None:
         """Take shift (1, d) and packed precision."""
         self.shift, self.precision = state
-        d, b, c = self._split(self.precision)
+        d, b, c = self.split(self.precision)
         h, g = self.shift[0].split((self.leaves * self.leaf, self.core))
         h = h.reshape(self.leaves, self.leaf, 1)
         self.leaf_root, bad = torch.linalg.cholesky_ex(d)
@@ -141,8 +146,13 @@ class ArrowBlock(GaussianBlock):
     def update(self, gradient: tuple[Tensor, ...]) -> None:
         """Take the optimum: shift from the gradient by E z, precision from that by the packed second moments."""
         shift, second = gradient
-        d, b, c = self._split(second)
+        d, b, c = self.split(second)
         self.restore((shift, -torch.cat([(d + d.mT).reshape(-1), b.reshape(-1), (c + c.mT).reshape(-1)])))
+
+    def by_gradient(self, shift: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn derivatives by (shift, packed precision) into those by the packed gradient that sets it."""
+        d, b, c = self.split(precision)
+        return shift, -torch.cat([(d + d.mT).reshape(-1), b.reshape(-1), (c + c.mT).reshape(-1)])
 
     def second_of(self, flat: Tensor) -> Tensor:
         """The packed second moments of a point."""

@@ -31,11 +31,12 @@ class GridBlock(ExponentialBlock):
     def _lay(self) -> None:
         t = torch.linspace(-1, 1, POINTS, dtype=self.centre.dtype, device=self.centre.device)
         self.free = self.centre[:, None] + self.reach[:, None] * t
-        self.points = self._constrained(self.free)
+        self.points = self.constrained(self.free)
         inner = self.latent.transform.log_abs_det_jacobian(self.free, self.points)
         self.log_spacing = inner + (self.reach[:, None] * 2 / (POINTS - 1)).log()
 
-    def _constrained(self, free: Tensor) -> Tensor:
+    def constrained(self, free: Tensor) -> Tensor:
+        """Return the values (units, n) at unconstrained points (units, n)."""
         return self.latent.transform(free.T.reshape(-1, *self.latent.shape)).reshape(free.shape[1], -1).T
 
     @staticmethod
@@ -68,7 +69,11 @@ class GridBlock(ExponentialBlock):
         """Lay the grid anew where the mass is: eleven standard deviations on either side."""
         mean, sd = self._free_moments()
         step = 2 * self.reach / (POINTS - 1)
-        self.centre, self.reach = mean, torch.maximum(11 * sd, 6 * step)
+        self.place(mean, torch.maximum(11 * sd, 6 * step))
+
+    def place(self, centre: Tensor, reach: Tensor) -> None:
+        """Lay the grid over centre ± reach in unconstrained space, (units,) each."""
+        self.centre, self.reach = centre, reach
         self._lay()
 
     def entropy(self) -> Tensor:

@@ -224,7 +224,14 @@ def lay_out(reading: Reading, typical: Values, whole: set[str]) -> tuple[Layout,
             scalar[name] = scalar_block(reading, reading.sites[name], typical)
     by_name = scalar | {n: b for b in gaussian for n in b.names}
     blocks = list({id(by_name[n]): by_name[n] for n in reading.latents}.values())
-    return Layout(scalar, gaussian), blocks
+    layout = Layout(scalar, gaussian)
+    layout.split = tuple(n for b in gaussian for n in b.names) if len(gaussian) > 1 and _too_large(gaussian) else ()
+    return layout, blocks
+
+
+def _too_large(gaussian: list[GaussianBlock]) -> bool:
+    """Whether the Gaussian latents together would pass the limit, so that connected ones may have been left apart."""
+    return sum(b.units * b.size for b in gaussian) > LARGEST and all(b.units == 1 for b in gaussian)
 
 
 def _gaussian_block(group: _Group, typical: Values) -> GaussianBlock:

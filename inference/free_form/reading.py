@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, fx
 
 from probdl.inference.bijections import PositiveDefiniteBijection
+from probdl.inference.factors import NotApplicable
 from probdl.inference.free_form.exponential import Form, form_of, gaussian_parts
+from probdl.inference.free_form.indexing import IndexByTensors
 from probdl.inference.latents import typical_value
 from probdl.inference.program import Program
 from probdl.inference.recording import NotRecordable, record
@@ -55,15 +57,21 @@ class Site:
 class Reading:
     """The sites of a program with their recorded parameters.
 
+    Args:
+        program: the program.
+        grids: latents whose own factor is taken as a density, since they will be on a grid.
+
     Raises:
         ValueError: if the program's control flow, or a mask or scale, depends on latent values.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, grids: frozenset[str] = frozenset()) -> None:
         self.program = program
-        trace = _trace(program, _typical(program))
+        self._supports: dict[str, Tensor] = {}
+        self._random: dict[tuple[int, float], Values] = {}
+        trace = _trace(program, typical_values(program))
         nodes = {k: s for k, s in trace.nodes.items() if s["type"] == "sample" and k in self._names(program)}
-        self.sites = {name: _site(name, node, program) for name, node in nodes.items()}
+        self.sites = {name: _site(name, node, program, name in grids) for name, node in nodes.items()}
         self.latents = tuple(name for name, site in self.sites.items() if site.value is None)
         self._record()
 
@@ -78,12 +86,18 @@ class Reading:
 
     def support(self, name: str) -> Tensor:
         """The values of a discrete latent site, (K,)."""
-        fn = self.program.discrete[name]
-        values = fn.enumerate_support(expand=False)
-        return values.reshape(len(values), -1)[:, 0]
+        if name not in self._supports:
+            values = self.program.discrete[name].enumerate_support(expand=False)
+            self._supports[name] = values.reshape(len(values), -1)[:, 0]
+        return self._supports[name]
 
     def random_values(self, seed: int, scale: float = 1.0) -> Values:
         """Latent values all over their spaces, with a local seed."""
+        if (seed, scale) not in self._random:
+            self._random[seed, scale] = self._draw(seed, scale)
+        return dict(self._random[seed, scale])
+
+    def _draw(self, seed: int, scale: float) -> Values:
         generator = torch.Generator().manual_seed(seed)
         z = torch.randn(self.program.dim, generator=generator, dtype=self.program.dtype).to(self.program.device)
         for latent in self.program.latents.values():
@@ -111,16 +125,17 @@ class Reading:
         try:
             graph = record(parameters, *order, again=tuple(again[name] for name in self.latents))
         except NotRecordable as reason:
-            raise ValueError(
+            raise NotApplicable(
                 f"Coordinate ascent reads the program as a fixed graph, but {reason}. Write the model without Python "
                 "control flow on latent values, or use method='meanfield' or 'nuts'."
             ) from reason
         counts = [len(self._parameters(site, None, first)) for site in self.sites.values()]
         (outputs,) = graph.graph.output_node().args
+        order = {node: i for i, node in enumerate(graph.graph.nodes)}
         start = 0
         for site, count in zip(self.sites.values(), counts):
             for node in outputs[start : start + count]:
-                part, parents = _part(graph, node, self.latents)
+                part, parents = _part(graph, node, self.latents, order)
                 site.parts.append(part)
                 site.parents.append(parents)
             start += count
@@ -146,10 +161,12 @@ class Reading:
 
 
 def _trace(program: Program, values: Values) -> Any:
-    return program._trace(lambda msg: values[msg["name"]])
+    with IndexByTensors():
+        return program._trace(lambda msg: values[msg["name"]])
 
 
-def _typical(program: Program) -> Values:
+def typical_values(program: Program) -> Values:
+    """Return the prior means of the latents, or values like them, in their own spaces."""
     discrete = {name: typical_value({"fn": fn}) for name, fn in program.discrete.items()}
     return {**program.constrain(program.start), **discrete}
 
@@ -164,10 +181,12 @@ def _event_dims(site: Site, which: int) -> int:
     return site.form.event
 
 
-def _site(name: str, node: Any, program: Program) -> Site:
+def _site(name: str, node: Any, program: Program, density: bool) -> Site:
     fn, mask = _unwrap(node["fn"])
-    gaussian = gaussian_parts(fn) is not None
-    form = None if gaussian else form_of(fn)
+    gaussian = gaussian_parts(fn) is not None and not density
+    form = None if gaussian or density else form_of(fn)
+    if name in program.discrete and form is not None and form.kind not in ("categorical", "bernoulli"):
+        form = None  # its values are summed over in its own density
     kind = "gaussian" if gaussian else form.kind if form else "density"
     value = node["value"] if name in program.observed else None
     return Site(name, fn, kind, form, value, _weight(node, mask, fn, program), fn.batch_shape)
@@ -200,21 +219,25 @@ def _weight(node: Any, mask: Any, fn: Any, program: Program) -> Tensor | None:
     return weight
 
 
-def _part(graph: fx.GraphModule, output: Any, latents: tuple[str, ...]) -> tuple[fx.GraphModule, tuple[str, ...]]:
+def _part(
+    graph: fx.GraphModule, output: Any, latents: tuple[str, ...], order: dict[fx.Node, int]
+) -> tuple[fx.GraphModule, tuple[str, ...]]:
     """The part of a graph that computes one output, and the latents that it reads."""
-    needed = {output}
-    for node in reversed(graph.graph.nodes):
-        if node in needed:
-            needed.update(node.all_input_nodes)
+    needed, waiting = {output}, [output]
+    while waiting:
+        for node in waiting.pop().all_input_nodes:
+            if node not in needed:
+                needed.add(node)
+                waiting.append(node)
     part: fx.Graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     parents = []
-    for i, node in enumerate(x for x in graph.graph.nodes if x.op == "placeholder"):
+    for i, node in enumerate(x for x in order if x.op == "placeholder"):
         if node in needed:
             parents.append(latents[i])
             copies[node] = part.placeholder(node.name)
-    for node in graph.graph.nodes:
-        if node in needed and node.op != "placeholder":
+    for node in sorted(needed, key=order.__getitem__):
+        if node.op != "placeholder":
             copies[node] = part.node_copy(node, copies.__getitem__)
     part.output(copies[output])
     return fx.GraphModule(graph, part), tuple(parents)

@@ -109,22 +109,28 @@ class Weights:
 
 def _unit_seen(reading: Reading, site: Site, name: str) -> Tensor:
     """Which unit of a discrete latent each entry sees, (*batch) with size 1 where it does not change."""
-    which = next(i for i, parents in enumerate(site.parents) if name in parents)
     support, shape = reading.support(name), reading.shape(name)
     low, high = support[0].expand(shape), support[-1].expand(shape)
-    index = flat_index(
-        lambda v: reading.evaluate(site, which, v), reading.random_values(21), name, low, high, len(shape)
-    )
-    if index is None:
-        raise NotConjugate(site.name, name, "sees several entries at once of the discrete latent")
-    for _ in range(index.ndim - len(site.batch)):
-        index = index.amax(-1)
-    index = index.expand(site.batch)
+    index = torch.zeros(site.batch, dtype=torch.long, device=low.device)
+    for which, parents in enumerate(site.parents):  # a parameter may read it and not change, such as a zero of its shape
+        if name in parents:
+            found = _unit_of(reading, site, which, name, low, high)
+            index = torch.maximum(index, found.flatten(len(site.batch)).amax(-1).reshape(site.batch))
     for dim in range(index.ndim):
         first = index.narrow(dim, 0, 1)
         if bool((index == first).all()):
             index = first
     return index
+
+
+def _unit_of(reading: Reading, site: Site, which: int, name: str, low: Tensor, high: Tensor) -> Tensor:
+    def evaluate(values: dict[str, Tensor]) -> Tensor:
+        return reading.evaluate(site, which, values)
+
+    index = flat_index(evaluate, reading.random_values(21), name, low, high, low.ndim)
+    if index is None:
+        raise NotConjugate(site.name, name, "sees several entries at once of the discrete latent")
+    return index[..., None]
 
 
 def is_summed(block: Any) -> bool:

@@ -1,0 +1,62 @@
+"""From a program to its mean field: conjugate where it can be, on grids or by natural gradients where it cannot."""
+
+from __future__ import annotations
+
+from probdl.inference.factors import NotApplicable
+from probdl.inference.free_form.ascent import FreeForm
+from probdl.inference.free_form.grid import GridBlock
+from probdl.inference.free_form.probing import NotConjugate
+from probdl.inference.free_form.projected import is_projected
+from probdl.inference.free_form.reading import Reading, typical_values
+from probdl.inference.program import Program
+
+
+def derive(program: Program, conjugate_only: bool = False) -> FreeForm:
+    """Return the free-form mean field of a program.
+
+    Each factor is first taken as conjugate. Where probing finds that it is not, an observed factor of Gaussian latents
+    gets natural-gradient sites, and a scalar latent of any other factor a density on a grid.
+
+    Args:
+        program: the program.
+        conjugate_only: raise where a factor is not conjugate.
+
+    Raises:
+        NotApplicable: if a factor fits neither; it names the site.
+    """
+    grids: frozenset[str] = frozenset()
+    projected: frozenset[str] = frozenset()
+    typical = typical_values(program)
+    reading = Reading(program, grids)
+    while True:
+        try:
+            field = FreeForm(reading, typical, projected)
+        except NotConjugate as reason:
+            site = reading.sites[reason.site]
+            gaussian = {n for n in reading.latents if reading.sites[n].kind == "gaussian"}
+            if not conjugate_only and is_projected(reading, site, gaussian) and site.name not in projected:
+                projected |= {site.name}
+                continue
+            latent = _scalar_at_fault(reading, reason, grids)
+            if latent is None or conjugate_only:
+                raise NotApplicable(
+                    f"Coordinate ascent: {reason}. Rewrite it in conjugate form, or use method='meanfield' or 'nuts'."
+                ) from reason
+            grids |= {latent}
+            reading = Reading(program, grids)
+            continue
+        if conjugate_only and field.has_grids():
+            raise NotApplicable(
+                "Coordinate ascent: the priors of "
+                f"{', '.join(n for b in field.blocks if isinstance(b, GridBlock) for n in b.names)} are of no conjugate "
+                "family."
+            )
+        return field
+
+
+def _scalar_at_fault(reading: Reading, reason: NotConjugate, grids: frozenset[str]) -> str | None:
+    """The latent that may go on a grid: one whose entries are scalars, and which is not on one yet."""
+    latent = reading.program.latents.get(reason.latent)
+    if latent is None or reason.latent in grids or not latent.is_elementwise():
+        return None
+    return reason.latent

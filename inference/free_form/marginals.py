@@ -1,0 +1,299 @@
+"""What the factors of the mean field say of their sites: moments, quantiles, draws and log-densities."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probdl.inference.approximations import kernel_density
+from probdl.inference.free_form.blocks import (
+    BetaBlock,
+    CategoricalBlock,
+    DirichletBlock,
+    ExponentialBlock,
+    GammaBlock,
+    InverseGammaBlock,
+    WishartBlock,
+)
+from probdl.inference.free_form.chain import ChainBlock
+from probdl.inference.free_form.gaussian_block import GaussianBlock
+from probdl.inference.free_form.grid import GridBlock
+
+Values = dict[str, Tensor]
+
+
+class Marginals(ABC):
+    """The answers of one block."""
+
+    block: Any
+
+    @abstractmethod
+    def mean(self, name: str) -> Tensor:
+        """Return the mean of a site, in its shape."""
+
+    @abstractmethod
+    def sd(self, name: str) -> Tensor:
+        """Return the standard deviation of a site, in its shape."""
+
+    @abstractmethod
+    def quantile(self, name: str, q: float) -> Tensor:
+        """Return the q-quantile of a site, in its shape."""
+
+    @abstractmethod
+    def draws(self, n: int) -> Values:
+        """Return n draws of the block's sites by torch's generator, (n, *shape) each."""
+
+    @abstractmethod
+    def log_prob(self, values: Values) -> Tensor:
+        """Return the log-density at values (..., *shape), summed over the block's sites."""
+
+    def density(self, name: str, entry: int) -> tuple[Tensor, Tensor]:
+        """Return points and densities of one entry, by differences of close quantiles."""
+        t = torch.linspace(-3.5, 3.5, 141, dtype=torch.float64)
+        x = torch.stack([self.quantile(name, float(q)).reshape(-1)[entry] for q in torch.special.ndtr(t)]).cpu()
+        mass = torch.special.ndtr(t).diff()
+        keep = x.diff() > 0
+        return ((x[1:] + x[:-1]) / 2)[keep], (mass / x.diff())[keep]
+
+
+class GaussianMarginals(Marginals):
+    """Of a Gaussian block."""
+
+    def __init__(self, block: GaussianBlock) -> None:
+        self.block = block
+
+    def mean(self, name: str) -> Tensor:
+        """Return the mean of a site."""
+        return self.block.value(self.block.mean.reshape(-1))[name]
+
+    def sd(self, name: str) -> Tensor:
+        """Return the standard deviation of a site."""
+        return self.block.value(self.block.variances().sqrt())[name]
+
+    def quantile(self, name: str, q: float) -> Tensor:
+        """Return the exact quantile."""
+        t = torch.special.ndtri(torch.tensor(q, dtype=torch.float64)).to(self.block.mean)
+        return self.mean(name) + t * self.sd(name)
+
+    def _root(self) -> Tensor:
+        return torch.linalg.cholesky(self.block.covariances())
+
+    def draws(self, n: int) -> Values:
+        """Return draws, jointly within each unit."""
+        noise = torch.randn(n, self.block.units, self.block.size, 1, dtype=self.block.mean.dtype).to(self.block.mean)
+        flat = self.block.mean.reshape(self.block.units, -1) + (self._root() @ noise)[..., 0]
+        return self.block.value(flat.reshape(n, -1))
+
+    def log_prob(self, values: Values) -> Tensor:
+        """Return the joint log-density of the block's sites."""
+        first = next(iter(self.block.places))
+        batch = values[first].shape[: values[first].ndim - self.block.places[first].ndim]
+        flat = self.block.mean.new_zeros(*batch, self.block.units * self.block.size)
+        for name, place in self.block.places.items():
+            flat[..., place.reshape(-1)] = values[name].to(flat).reshape(*batch, -1)
+        gap = (flat - self.block.mean.reshape(-1)).reshape(*batch, self.block.units, self.block.size, 1)
+        root = self._root()
+        white = torch.linalg.solve_triangular(root, gap, upper=False)
+        constant = root.diagonal(dim1=-2, dim2=-1).log().sum() + 0.5 * flat.shape[-1] * np.log(2 * np.pi)
+        return -0.5 * (white**2).sum((-3, -2, -1)) - constant
+
+
+class FamilyMarginals(Marginals):
+    """Of independent units of an exponential family."""
+
+    def __init__(self, block: ExponentialBlock) -> None:
+        self.block = block
+        self._kept: Tensor | None = None
+
+    def _shaped(self, x: Tensor) -> Tensor:
+        return x.reshape(self.block.shape)
+
+    def mean(self, name: str) -> Tensor:
+        """Return the mean of the site."""
+        return self._shaped(self.block.distribution().mean)
+
+    def sd(self, name: str) -> Tensor:
+        """Return the standard deviation of the site."""
+        return self._shaped(self.block.distribution().variance.sqrt())
+
+    def quantile(self, name: str, q: float) -> Tensor:
+        """Return the exact quantile; of entries of a matrix off its diagonal, that of 20,000 draws."""
+        if isinstance(self.block, WishartBlock):
+            if self._kept is None:
+                with torch.random.fork_rng(devices=[]):
+                    torch.default_generator.manual_seed(1)
+                    self._kept = self.draws(20_000)[name]
+            return self._kept.quantile(q, 0)
+        return self._shaped(torch.as_tensor(_quantile(self.block, q)).to(self.block.natural))
+
+    def draws(self, n: int) -> Values:
+        """Return draws of the site."""
+        if isinstance(self.block, WishartBlock):
+            return {self.block.name: _wishart_draws(self.block, n)}
+        return {self.block.name: self.block.distribution().sample((n,)).reshape(n, *self.block.shape)}
+
+    def log_prob(self, values: Values) -> Tensor:
+        """Return the log-density, summed over units."""
+        x = values[self.block.name].to(self.block.natural)
+        event = self.block.shape[len(self.block.unit_shape) :]
+        batch = x.shape[: x.ndim - len(self.block.shape)]
+        return self.block.distribution().log_prob(x.reshape(*batch, -1, *event)).sum(-1)
+
+    def density(self, name: str, entry: int) -> tuple[Tensor, Tensor]:
+        """Return points and densities of one entry."""
+        if isinstance(self.block, WishartBlock):
+            self.quantile(name, 0.5)
+            assert self._kept is not None
+            return kernel_density(self._kept.reshape(len(self._kept), -1)[:, entry])
+        return super().density(name, entry)
+
+
+def _wishart_draws(block: WishartBlock, n: int) -> Tensor:
+    """Draws by Bartlett's decomposition, which any degrees of freedom allow; (n, *shape)."""
+    df, inverse = block.df_and_inverse_scale
+    d = block.size
+    lower = torch.randn(n, len(df), d, d, dtype=df.dtype, device=df.device).tril(-1)
+    halves = (df[:, None] - torch.arange(d, dtype=df.dtype, device=df.device)) / 2
+    chi2 = 2 * torch.distributions.Gamma(halves, torch.ones_like(halves)).sample((n,))
+    root = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(inverse)))
+    a = root @ (lower + chi2.sqrt().diag_embed())
+    return (a @ a.mT).reshape(n, *block.shape)
+
+
+def _quantile(block: ExponentialBlock, q: float) -> np.ndarray:
+    from scipy import special
+
+    natural = block.natural.cpu().numpy()
+    if isinstance(block, InverseGammaBlock):
+        a, b = (x.cpu().numpy() for x in block.shape_and_rate)
+        return b / special.gammainccinv(a, q)
+    if isinstance(block, GammaBlock):
+        a, b = (x.cpu().numpy() for x in block.shape_and_rate)
+        return special.gammaincinv(a, q) / b
+    if isinstance(block, BetaBlock):
+        return special.betaincinv(natural[:, 0] + 1, natural[:, 1] + 1, q)
+    assert isinstance(block, DirichletBlock)
+    a = natural + 1
+    return special.betaincinv(a, a.sum(1, keepdims=True) - a, q)
+
+
+class DiscreteMarginals(Marginals):
+    """Of a discrete latent, or of a chain of them."""
+
+    def __init__(self, block: CategoricalBlock | ChainBlock) -> None:
+        self.block = block
+
+    def probabilities(self, name: str) -> Tensor:
+        """Return the probability of each value, (*shape, K)."""
+        p = self.block.moments[self.block.names.index(name)]
+        return p.reshape(*self.block.shape, p.shape[-1])
+
+    def mean(self, name: str) -> Tensor:
+        """Return the mean of the site's value."""
+        p = self.probabilities(name)
+        return p @ self.block.support.to(p)
+
+    def sd(self, name: str) -> Tensor:
+        """Return the standard deviation of the site's value."""
+        p = self.probabilities(name)
+        return (p @ self.block.support.to(p) ** 2 - self.mean(name) ** 2).clamp(min=0).sqrt()
+
+    def quantile(self, name: str, q: float) -> Tensor:
+        """Return the smallest value whose distribution function reaches q."""
+        p = self.probabilities(name)
+        index = (p.cumsum(-1) < q - 1e-12).sum(-1).clamp(max=p.shape[-1] - 1)
+        return self.block.support.to(p)[index]
+
+    def draws(self, n: int) -> Values:
+        """Return draws of the values."""
+        if isinstance(self.block, ChainBlock):
+            generator = torch.Generator().manual_seed(int(torch.randint(2**31, (1,))))
+            index = self.block.draws(n, generator)
+        else:
+            index = [self.block.distribution().sample((n,))]
+        return {k: self.block.support[i].reshape(n, *self.block.shape) for k, i in zip(self.block.names, index)}
+
+    def log_prob(self, values: Values) -> Tensor:
+        """Return the log-probability of values, summed over units."""
+        batch = values[self.block.names[0]].shape[: values[self.block.names[0]].ndim - len(self.block.shape)]
+        index = [self._index(values[k]).reshape(*batch, -1) for k in self.block.names]
+        if isinstance(self.block, ChainBlock):
+            return self.block.log_prob(index)
+        return self.block.distribution().log_prob(index[0]).sum(-1)
+
+    def _index(self, x: Tensor) -> Tensor:
+        return torch.searchsorted(self.block.support.contiguous(), x.to(self.block.support).contiguous())
+
+    def density(self, name: str, entry: int) -> tuple[Tensor, Tensor]:
+        """Return the values and their probabilities."""
+        p = self.probabilities(name)
+        return self.block.support.to(p).cpu(), p.reshape(-1, p.shape[-1])[entry].cpu()
+
+
+class GridMarginals(Marginals):
+    """Of a free-form factor: constant in unconstrained space on the cell around each grid point."""
+
+    def __init__(self, block: GridBlock) -> None:
+        self.block = block
+
+    def mean(self, name: str) -> Tensor:
+        """Return the mean of the site."""
+        return (self.block.moments[0] * self.block.points).sum(-1).reshape(self.block.shape)
+
+    def sd(self, name: str) -> Tensor:
+        """Return the standard deviation of the site."""
+        mean = self.mean(name).reshape(-1, 1)
+        return (self.block.moments[0] * (self.block.points - mean) ** 2).sum(-1).sqrt().reshape(self.block.shape)
+
+    @property
+    def _step(self) -> Tensor:
+        return self.block.free[:, 1] - self.block.free[:, 0]
+
+    def quantile(self, name: str, q: float) -> Tensor:
+        """Return the quantile, interpolated within its cell."""
+        p = self.block.moments[0]
+        total = p.cumsum(-1)
+        index = (total < q).sum(-1, keepdim=True).clamp(max=p.shape[-1] - 1)
+        before = total.gather(1, index) - p.gather(1, index)
+        inside = ((q - before) / p.gather(1, index).clamp(min=1e-300)).clamp(0, 1) - 0.5
+        free = self.block.free.gather(1, index) + inside * self._step[:, None]
+        falls = self.block.points[:, 0] > self.block.points[:, -1]
+        if bool(falls.any()):
+            raise ValueError(f"The transform of {name!r} decreases; its quantiles are not available.")
+        return self.block.constrained(free).reshape(self.block.shape)
+
+    def draws(self, n: int) -> Values:
+        """Return draws: a cell, and a place in it."""
+        index = self.block.distribution().sample((n,)).T
+        jitter = (torch.rand(index.shape, dtype=self._step.dtype).to(self._step) - 0.5) * self._step[:, None]
+        x = self.block.constrained(self.block.free.gather(1, index) + jitter)
+        return {self.block.name: x.T.reshape(n, *self.block.shape)}
+
+    def log_prob(self, values: Values) -> Tensor:
+        """Return the log-density, −∞ outside the grid, summed over units."""
+        x = values[self.block.name].to(self._step)
+        batch = x.shape[: x.ndim - len(self.block.shape)]
+        transform = self.block.latent.transform
+        u = transform.inv(x)
+        jacobian = transform.log_abs_det_jacobian(u, x).reshape(*batch, -1)
+        cell = ((u.reshape(*batch, -1) - self.block.free[:, 0]) / self._step).round().long()
+        inside = (cell >= 0) & (cell < self.block.free.shape[1])
+        units = torch.arange(len(self._step), device=cell.device)
+        p = self.block.moments[0][units, cell.clamp(0, self.block.free.shape[1] - 1)]
+        log_p = torch.where(inside, p.log(), torch.full_like(p, -torch.inf))
+        return (log_p - self._step.log() - jacobian).sum(-1)
+
+
+def marginals_of(block: Any) -> Marginals:
+    """Return the answers of a block."""
+    if isinstance(block, GaussianBlock):
+        return GaussianMarginals(block)
+    if isinstance(block, GridBlock):
+        return GridMarginals(block)
+    if isinstance(block, (CategoricalBlock, ChainBlock)):
+        return DiscreteMarginals(block)
+    return FamilyMarginals(block)
