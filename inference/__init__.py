@@ -1,12 +1,13 @@
 """A Pyro model in, a ``Posterior`` out.
 
-- ``fitting``: ``fit``, the one verb, and the choice of a method.
+- ``fitting`` (with ``choosing``): ``fit``, the one verb, and the choice of a method.
 - ``program`` (with ``arguments``, ``latents``, ``checks``, ``enumeration``, ``recording``): an unmodified Pyro program
   becomes densities and factors.
 - ``expectation_propagation`` (with ``factors``, ``projections``, ``quadratic``, ``site_factors``, ``tilted``): iterate
   local moment matching.
 - ``mean_field``, ``full_rank`` (with ``deterministic_vi``, ``expectations``, ``fixed_draws``, ``gaussian_families``,
   ``trust_region``, ``linear_response``, ``starts``, ``advice``): a Gaussian that maximises the evidence lower bound.
+- ``coordinate_ascent`` (with the room ``free_form``): iterate exact updates of factors, derived from the program.
 - ``laplace``: a Gaussian at the mode. ``nuts``: Pyro's sampler, the reference.
 - ``stochastic_vi`` (with ``minibatches``, ``row_plates``, ``streams``, ``batch_density``, ``curvature``,
   ``stochastic_steps``, ``stochastic_loop``, ``averaging``, ``parameters``, ``amortised``): the same bound on minibatches.
@@ -18,6 +19,7 @@
 
 from probdl.inference.calibration import Calibration, simulation_based_calibration
 from probdl.inference.comparing import compare_posteriors
+from probdl.inference.coordinate_ascent import CoordinateAscent
 from probdl.inference.diagnostics import Check
 from probdl.inference.expectation_propagation import ExpectationPropagation
 from probdl.inference.fitting import fit
@@ -32,6 +34,7 @@ __all__ = [
     "NUTS",
     "Calibration",
     "Check",
+    "CoordinateAscent",
     "ExpectationPropagation",
     "FullRank",
     "Laplace",

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError, ConvergenceWarning
 from probdl.inference.densities import log_joint_of_draws

@@ -11,7 +11,9 @@ from pyro.distributions import Unit
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from probdl.inference.minibatches import RowsOfPlates
 from probdl.inference.program import Program, _log_prob
+from probdl.inference.row_plates import local_sites
 
 Values = dict[str, Tensor]
 _NUMBERS_AT_ONCE = 5_000_000  # of data times draws: 40 MB for each intermediate tensor
@@ -20,7 +22,8 @@ _NUMBERS_AT_ONCE = 5_000_000  # of data times draws: 40 MB for each intermediate
 def log_joint_of_draws(program: Program, values: Values) -> Tensor:
     r"""Return :math:`\log p(x, z_s)` at draws of the latent sites, in nats, with all constants.
 
-    Discrete sites that ``values`` leaves out are summed out, where the program can.
+    Discrete sites that ``values`` leaves out are summed out, where the program can. A plate that draws a part of its
+    rows at random is passed over as a whole.
 
     Args:
         program: the model with its data.
@@ -30,12 +33,40 @@ def log_joint_of_draws(program: Program, values: Values) -> Tensor:
         Shape (n,). Unlike ``Program.log_joint`` it holds no Jacobian.
 
     Raises:
-        ValueError: if a plate of the program draws its rows at random, so that there is no one density.
+        ValueError: if several plates, or one with latents of its rows, draw their rows at random, so that no pass over
+            the data gives the density.
     """
-    _require_all_rows(program)
+    if not has_all_rows(program):
+        return _by_passes(program, _free(program, values))
     if set(program.discrete) <= set(values):
         return over_draws(lambda v: _log_joint_at(program, v), values, size_of(program))
     return over_draws(lambda z: _without_jacobian(program, z["z"]), {"z": _free(program, values)}, size_of(program))
+
+
+def comes_in_batches(program: Program) -> bool:
+    """Whether stochastic VI read the data from an iterable, so that the program holds the first batch only."""
+    return getattr(program, "stream", None) is not None
+
+
+def has_all_rows(program: Program) -> bool:
+    """Whether every evaluation of the program takes all rows of the data."""
+    try:
+        program.require_all_rows()
+    except ValueError:
+        return False
+    return True
+
+
+def _by_passes(program: Program, z: Tensor) -> Tensor:
+    """The density where one plate draws its rows at random: batch by batch, over all rows."""
+    source = RowsOfPlates(program, program.subsampled)
+    if comes_in_batches(program) or not source.can_pass or local_sites(program, source.plates):
+        _require_all_rows(program)
+    total = torch.zeros_like(z[:, 0])
+    for i, batch in enumerate(source.whole()):
+        terms = over_draws(lambda v, rows=batch.inputs: source.terms(v["z"], rows), {"z": z}, source.batch_size)
+        total = total + batch.factor * terms[:, 1] + (terms[:, 0] if i == 0 else 0.0)
+    return total - over_draws(lambda v: program._log_jacobian(v["z"]), {"z": z}, program.dim)
 
 
 def log_likelihood_of_draws(program: Program, values: Values) -> Values:

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import torch
 
-from probdl.errors import ConvergenceError
+from probdl.inference.choosing import Auto
+from probdl.inference.coordinate_ascent import CoordinateAscent
 from probdl.inference.expectation_propagation import ExpectationPropagation
-from probdl.inference.factors import NotApplicable
 from probdl.inference.full_rank import FullRank
 from probdl.inference.laplace import Laplace
 from probdl.inference.mean_field import MeanField
@@ -28,21 +28,9 @@ class Method(Protocol):
         """Return the posterior of a program."""
 
 
-class _Auto:
-    """Expectation propagation where it applies and converges, else Laplace's method; the message says why."""
-
-    def run(self, program: Program, seed: int = 0, progress: bool | None = None) -> Posterior:
-        try:
-            posterior = ExpectationPropagation().run(program, seed, progress)
-            posterior.message = f"Chose expectation propagation, since the model fits it. {posterior.message}"
-        except (NotApplicable, ConvergenceError) as reason:
-            posterior = Laplace().run(program, seed, progress)
-            posterior.message = f"Chose Laplace's method, since: {reason} {posterior.message}"
-        return posterior
-
-
 METHODS: dict[str, Callable[[], Method]] = {
-    "auto": _Auto,
+    "auto": Auto,
+    "cavi": CoordinateAscent,
     "ep": ExpectationPropagation,
     "fullrank": FullRank,
     "laplace": Laplace,
@@ -71,8 +59,11 @@ def fit(
     Args:
         model: a Pyro program whose observed sites have ``obs=``.
         args: its arguments, array-like or anything else that it takes.
-        method: a value such as ``ExpectationPropagation()``, ``Laplace()`` or ``NUTS(draws=2000)``, or its short name
-            "ep", "laplace" or "nuts"; "auto" takes expectation propagation where it applies and says so in ``message``.
+        method: a value such as ``ExpectationPropagation()``, ``MeanField()`` or ``NUTS(draws=2000)``, or its short name:
+            "cavi" (coordinate ascent), "ep", "fullrank", "laplace", "meanfield", "nuts" or "svi". "auto" takes
+            expectation propagation where every factor is Gaussian or sees one affine projection of jointly Gaussian
+            latents, else coordinate ascent where every factor is conjugate, else deterministic mean field, and
+            stochastic VI where a plate draws a part of its rows; ``message`` says which and why.
         seed: of whatever the method draws; no global seed is changed.
         device: "auto" (the CPU), "cpu", "cuda" or a torch device.
         dtype: floating type of data and latents.

@@ -96,7 +96,7 @@ class Program:
         self.args, self.kwargs = arguments.as_tensors(model, args, kwargs or {}, dtype, self.device)
         self.notes: tuple[str, ...] = ()
         self.discrete: dict[str, Any] = {}  # latent sites on integers: their distributions at the first run
-        self._subsampled: dict[str, tuple[int, int]] = {}
+        self.subsampled: dict[str, tuple[int, int]] = {}
         self._enumeration: Enumeration | None = None
         self._check_first_run()
         self._recorded: dict[Any, Callable] = {}
@@ -156,11 +156,11 @@ class Program:
             if site["type"] == "sample" and site_is_subsample(site):
                 size, subsample = site["fn"].size, site["fn"].subsample_size
                 if subsample is not None and subsample < size:
-                    self._subsampled[name] = (size, subsample)
+                    self.subsampled[name] = (size, subsample)
 
     def require_all_rows(self) -> None:
         """Raise a ValueError that names the plates if some draw a part of their rows at random."""
-        for name, (size, subsample) in self._subsampled.items():
+        for name, (size, subsample) in self.subsampled.items():
             raise ValueError(
                 f"plate {name!r} draws {subsample} of {size} rows at random, but this method needs all of "
                 "them. Remove subsample_size, or use method='svi'."

@@ -24,15 +24,15 @@ def source_of(
 
     Args:
         program: the model with all its data.
-        batch_size: rows in a batch; None takes those of the user's own subsampling plates, or 512 where there are many
-            rows and it is safe, or else all rows.
+        batch_size: rows in a batch; None takes those of the user's own subsampling plates, or 512 or more where there
+            are many rows and it is safe, or else all rows.
         plate: the plate whose rows are drawn, where several might be meant.
         default: rows in a batch, however few rows there are, where batch_size is None.
 
     Raises:
         ValueError: if the program cannot be run on batches of that size, with what to do.
     """
-    if program._subsampled:
+    if program.subsampled:
         return _of_user(program, batch_size), ()
     if batch_size is None:
         return _by_default(program, plate, default)
@@ -45,7 +45,7 @@ def source_of(
 
 
 def _of_user(program: Program, batch_size: int | None) -> RowSource:
-    source = RowsOfPlates(program, program._subsampled)
+    source = RowsOfPlates(program, program.subsampled)
     if batch_size not in (None, source.batch_size):
         raise ValueError(
             f"batch_size={batch_size}, but plate {source.plates[0]!r} draws {source.batch_size} of {source.n} rows. "
@@ -61,7 +61,7 @@ def _by_default(program: Program, plate: str | None, size: int | None) -> tuple[
         name, n = _row_plate(program, plate)
         if n < ENOUGH and size is None:
             return AllRows(program), ()
-        return source_of(program, min(n, size or DEFAULT), plate)
+        return source_of(program, min(n, size or max(DEFAULT, 2 * program.dim)), plate)
     except ValueError as reason:
         return AllRows(program), (f"all rows are used in each step, since: {reason}",)
 

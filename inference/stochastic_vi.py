@@ -63,7 +63,8 @@ class StochasticVI:
     optimised along.
 
     Args:
-        batch_size: rows in a batch; None takes 512 where there are at least 5000 rows and it is safe, or else all rows.
+        batch_size: rows in a batch; None takes 512, or twice the number of latents, where there are at least 5000 rows
+            and it is safe, or else all rows.
         size: the number of rows in all, where ``fit`` is given an iterable of batches.
         guide: for latents with a value for each row: a network that maps the rows of the first data argument (of
             several, if its forward takes several) to mean and raw scale, (m, 2k), scale = softplus(raw), of the
@@ -169,7 +170,7 @@ class StochasticVI:
             _refuse_local(program, source)
             posterior = _GlobalFit(self, source, notes, seed, progress, started).posterior()
         if stream is not None:  # the program holds one batch: nobody may take it for all rows
-            program._subsampled = {source.plates[0]: (source.n, source.batch_size)}
+            program.subsampled = {source.plates[0]: (source.n, source.batch_size)}
         return posterior
 
 
@@ -180,7 +181,7 @@ def _is_narrow(program: Program) -> bool:
 
 
 def _sum_out_discrete(program: Program) -> None:
-    if program._subsampled:
+    if program.subsampled:
         raise ValueError(
             f"The discrete sites {', '.join(program.discrete)} can be summed out of batches only with a full plate: "
             "leave subsample_size out, index no rows, and pass batch_size=."
@@ -334,7 +335,8 @@ class _GlobalFit:
         error = loop.stages[-1].error if loop.stages else float("nan")
         known = f"the average is known to {error:.1g} posterior sd (rms)"
         if loop.reason:
-            return f"Stochastic VI on {rows} stopped before its tolerance: {loop.reason}; {known}."
+            state = known if loop.stages else "no stage became stationary, so that its error is not known"
+            return f"Stochastic VI on {rows} stopped before its tolerance: {loop.reason}; {state}."
         return (
             f"Stochastic VI on {rows} took {loop.step} steps in {len(loop.stages)} stages and stopped since {known} "
             f"and smaller steps would move it by {loop.predicted:.1g}, together below the tolerance {loop.tolerance:g}."

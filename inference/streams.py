@@ -96,7 +96,7 @@ class RowsOfStream(RowsOfArguments):
         self.batch_size = self._rows(tuple(self._data()))
         self.can_pass = self.can_repeat = not stream.once
         self._each = 0.0
-        if not program._subsampled:
+        if not program.subsampled:
             check_parts(self)
 
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
@@ -138,7 +138,7 @@ class RowsOfStream(RowsOfArguments):
 
     def with_rows(self, model: Callable, inputs: tuple[Tensor, ...]) -> Callable:
         """Return a model or guide whose subsampling plates take the rows of the batch in their order."""
-        subsampled = self.program._subsampled
+        subsampled = self.program.subsampled
         rows = {k: torch.arange(m, device=self.program.device) for k, (_, m) in subsampled.items()}
         return with_rows(model, rows) if rows else model
 
@@ -173,7 +173,7 @@ def _plate(program: Program, size: int) -> str:
     args = [x for x in (*program.args, *program.kwargs.values()) if isinstance(x, Tensor) and x.ndim]
     rows = {len(x) for x in args}
     found = [k for k, n in plates_of_observations(program).items() if n in rows]
-    for name, (n, m) in program._subsampled.items():
+    for name, (n, m) in program.subsampled.items():
         if n != size or m not in rows:
             raise ValueError(
                 f"plate {name!r} draws {m} of {n} rows, but the batches have {sorted(rows)} of {size} (size=). Make "

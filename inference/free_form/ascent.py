@@ -162,9 +162,7 @@ def _named(block: Block, moments: tuple[Tensor, ...]) -> Moments:
         return {id(block): moments}
     if isinstance(block, ChainBlock):
         t = len(block.names)
-        return {n: (m,) for n, m in zip(block.names, moments[:t])} | {
-            p: (m,) for p, m in zip(block.pairs, moments[t:])
-        }
+        return {n: (m,) for n, m in zip(block.names, moments[:t])} | {p: (m,) for p, m in zip(block.pairs, moments[t:])}
     return {block.names[0]: moments}
 
 

@@ -96,9 +96,13 @@ class StatisticLinear:
         grid = self._on_knots(values, knots, 0)
         for axis, block in enumerate(self.parents):
             basis = _basis(block, knots[axis])
-            grid = torch.linalg.solve(basis.to(grid), grid.movedim(axis, 0).flatten(1)).reshape(
-                -1, *grid.movedim(axis, 0).shape[1:]
-            ).movedim(0, axis) if basis is not None else grid
+            grid = (
+                torch.linalg.solve(basis.to(grid), grid.movedim(axis, 0).flatten(1))
+                .reshape(-1, *grid.movedim(axis, 0).shape[1:])
+                .movedim(0, axis)
+                if basis is not None
+                else grid
+            )
         coefficients = grid.movedim(tuple(range(len(self.parents))), tuple(range(-len(self.parents), 0)))
         if not any(isinstance(b, GridBlock) for b in self.parents):  # what solving left of zeros
             rounding = 1e-12 * coefficients.abs().amax()
@@ -129,7 +133,9 @@ class StatisticLinear:
                     statistics[block.name] = (block.statistics(x),)
             expected, exact = self(statistics), self.parameter(values)
             scale_of = exact.abs().amax().clamp(min=1.0)
-            if not bool((close(expected.expand(exact.shape), exact, 1e-6) | ((expected - exact).abs() < 1e-8 * scale_of)).all()):
+            if not bool(
+                (close(expected.expand(exact.shape), exact, 1e-6) | ((expected - exact).abs() < 1e-8 * scale_of)).all()
+            ):
                 name = self.parents[0].name
                 raise NotConjugate(self.parameter.site.name, name, "is not linear in the statistics of")
 

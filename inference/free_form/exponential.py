@@ -119,9 +119,7 @@ FORMS: dict[type, Form] = {
     td.Dirichlet: Form("dirichlet", _dirichlet, lambda x: [x.log()], event=1),
     td.Poisson: Form("poisson", lambda fn: [-fn.rate, fn.rate.log()], lambda x: [x], _log_factorial),
     td.Bernoulli: Form("bernoulli", _bernoulli, lambda x: [x]),
-    td.Geometric: Form(
-        "geometric", lambda fn: [fn.probs.log(), torch.log1p(-fn.probs)], lambda x: [x]
-    ),
+    td.Geometric: Form("geometric", lambda fn: [fn.probs.log(), torch.log1p(-fn.probs)], lambda x: [x]),
     td.Wishart: Form("wishart", _wishart, lambda x: [torch.linalg.slogdet(x)[1], x], event=2),
 }
 

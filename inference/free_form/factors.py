@@ -171,4 +171,6 @@ def _expected(parameter: Parameter, layout: Layout) -> Expected:
 
 def compile_factor(reading: Reading, site: Site, layout: Layout) -> Any:
     """Return the expected log-density of a site under the layout's mean field."""
-    return GaussianFactor(reading, site, layout) if site.kind == "gaussian" else ExponentialFactor(reading, site, layout)
+    return (
+        GaussianFactor(reading, site, layout) if site.kind == "gaussian" else ExponentialFactor(reading, site, layout)
+    )

@@ -35,7 +35,9 @@ class GaussianBlock(Block):
     def restore(self, state: tuple[Tensor, ...]) -> None:
         """Take shift and precision."""
         self.shift, self.precision = state
-        shared = self.units > 1 and not self.precision.requires_grad and bool((self.precision == self.precision[:1]).all())
+        shared = (
+            self.units > 1 and not self.precision.requires_grad and bool((self.precision == self.precision[:1]).all())
+        )
         precision = self.precision[:1] if shared else self.precision
         self.root, info = torch.linalg.cholesky_ex(precision)
         if bool(info.any()):
@@ -86,7 +88,10 @@ class GaussianBlock(Block):
 
     def value(self, flat: Tensor) -> dict[str, Tensor]:
         """Return the sites' values from flat vectors (..., n·k)."""
-        return {name: flat[..., place.reshape(-1)].reshape((*flat.shape[:-1], *place.shape)) for name, place in self.places.items()}
+        return {
+            name: flat[..., place.reshape(-1)].reshape((*flat.shape[:-1], *place.shape))
+            for name, place in self.places.items()
+        }
 
 
 class ArrowBlock(GaussianBlock):

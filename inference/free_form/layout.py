@@ -14,7 +14,7 @@ from probdl.inference.free_form.chain import ChainBlock
 from probdl.inference.free_form.factors import Layout, _axes, _residual
 from probdl.inference.free_form.gaussian_block import ArrowBlock, GaussianBlock
 from probdl.inference.free_form.grid import GridBlock
-from probdl.inference.free_form.probing import NotConjugate, Parameter, close, index_along
+from probdl.inference.free_form.probing import NotConjugate, Parameter, index_along
 from probdl.inference.free_form.reading import Reading, Site, Values
 
 LARGEST = 1500  # entries of a joint Gaussian unit
@@ -54,9 +54,7 @@ def gaussian_groups(reading: Reading, names: tuple[str, ...], whole: set[str]) -
     views = [v for site in reading.sites.values() if site.kind == "gaussian" if (v := _view(reading, site, names))]
     groups = {name: _single(reading, name, views, name in whole) for name in names}
     multiply = {pair for v in views for pair in v.interacting}
-    pairs = {tuple(sorted(p)) for v in views for p in combinations(v.index, 2)} | set(
-        combinations(sorted(whole), 2)
-    )
+    pairs = {tuple(sorted(p)) for v in views for p in combinations(v.index, 2)} | set(combinations(sorted(whole), 2))
     owner = {name: groups[name] for name in names}
     for _ in range(len(names)):
         best = _best_merge(pairs, multiply, owner, views)
@@ -81,7 +79,10 @@ def _view(reading: Reading, site: Site, names: tuple[str, ...]) -> _View | None:
         dims = range(len(reading.shape(name)))
         view.index[name] = [index_along(evaluate, a, name, d, b[name], c[name]) for d in dims]
     for first, second in combinations(seen, 2):
-        corners = [evaluate({**a, **move}) for move in ({}, {first: b[first]}, {second: b[second]}, {first: b[first], second: b[second]})]
+        corners = [
+            evaluate({**a, **move})
+            for move in ({}, {first: b[first]}, {second: b[second]}, {first: b[first], second: b[second]})
+        ]
         mixed = corners[0] - corners[1] - corners[2] + corners[3]
         if bool((mixed.abs() > 1e-9 * (1 + torch.stack(corners).abs().amax())).any()):
             view.interacting.add((min(first, second), max(first, second)))

@@ -30,9 +30,11 @@ class AffinePart:
         d, k = a.shape[-2:]
         eye = torch.eye(d, dtype=a.dtype, device=a.device)
         self.is_identity = d == k and bool((a == eye).all())
-        self._ready = bool((units == torch.arange(block.units, device=units.device).reshape(units.shape)).all()) if (
-            units.numel() == block.units
-        ) else False
+        self._ready = (
+            bool((units == torch.arange(block.units, device=units.device).reshape(units.shape)).all())
+            if (units.numel() == block.units)
+            else False
+        )
 
     def _gather(self, x: Tensor) -> Tensor:
         """The rows of a block's moment for the units that the entries see."""
@@ -267,7 +269,9 @@ class _Probe:
         return BilinearLocation(left, right, u, v, m)
 
 
-def _certify(location: AffineLocation | BilinearLocation, probe: _Probe, site: str, blocks: list[GaussianBlock]) -> None:
+def _certify(
+    location: AffineLocation | BilinearLocation, probe: _Probe, site: str, blocks: list[GaussianBlock]
+) -> None:
     """Compare with the location itself at random vectors, near and far."""
     for scale in (1.0, 30.0):
         vectors = {i: scale * probe.random[i][1] for i in range(len(blocks))}

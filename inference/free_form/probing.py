@@ -42,9 +42,7 @@ class Parameter:
     def __init__(self, reading: Reading, site: Site, which: int, axes: tuple[str, ...]) -> None:
         self.reading, self.site, self.which, self.axes = reading, site, which, axes
         self.parents = tuple(name for name in site.parents[which] if name not in reading.program.discrete)
-        self._supports = [
-            reading.support(name) if name in site.parents[which] else None for name in axes
-        ]
+        self._supports = [reading.support(name) if name in site.parents[which] else None for name in axes]
         self.collapsed: list[int] = []
         probes = [self(reading.random_values(seed)) for seed in (3, 4)]
         self.parents = tuple(name for name in self.parents if self._sees(name))

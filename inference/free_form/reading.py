@@ -195,7 +195,11 @@ def _site(name: str, node: Any, program: Program, density: bool) -> Site:
 def _unwrap(fn: Any) -> tuple[Any, Tensor | bool | None]:
     """The elementary distribution inside, and the product of the masks around it."""
     mask: Any = None
-    while hasattr(fn, "base_dist") and type(fn).__name__ in ("Independent", "MaskedDistribution", "ExpandedDistribution"):
+    while hasattr(fn, "base_dist") and type(fn).__name__ in (
+        "Independent",
+        "MaskedDistribution",
+        "ExpandedDistribution",
+    ):
         if type(fn).__name__ == "MaskedDistribution":
             own = torch.as_tensor(fn._mask)
             mask = own if mask is None else own & mask

@@ -45,9 +45,7 @@ def _scatter(block: GaussianBlock, generator: torch.Generator) -> None:
     block.restore((100 * noise, precision))
 
 
-def _start_probabilities(
-    field: FreeForm, block: Any, names: list[str], seed: int, generator: torch.Generator
-) -> None:
+def _start_probabilities(field: FreeForm, block: Any, names: list[str], seed: int, generator: torch.Generator) -> None:
     k, n = len(block.support), len(block.moments[0])
     rows = [_features(field.reading, field, name) for name in names]
     if any(x is None for x in rows) or len({x.shape[1] for x in rows if x is not None}) != 1:
@@ -77,7 +75,12 @@ def _features(reading: Reading, field: FreeForm, name: str) -> Tensor | None:
     for factor in field.factors:
         site: Site = factor.site
         weights: Weights | None = getattr(factor, "weights", None)
-        if site.value is None or weights is None or name not in weights.axes or site.kind in ("categorical", "bernoulli"):
+        if (
+            site.value is None
+            or weights is None
+            or name not in weights.axes
+            or site.kind in ("categorical", "bernoulli")
+        ):
             continue
         index = weights.index[weights.axes.index(name)]
         varying = [d for d, size in enumerate(index.shape) if size > 1]

@@ -112,7 +112,9 @@ def _unit_seen(reading: Reading, site: Site, name: str) -> Tensor:
     support, shape = reading.support(name), reading.shape(name)
     low, high = support[0].expand(shape), support[-1].expand(shape)
     index = torch.zeros(site.batch, dtype=torch.long, device=low.device)
-    for which, parents in enumerate(site.parents):  # a parameter may read it and not change, such as a zero of its shape
+    for which, parents in enumerate(
+        site.parents
+    ):  # a parameter may read it and not change, such as a zero of its shape
         if name in parents:
             found = _unit_of(reading, site, which, name, low, high)
             index = torch.maximum(index, found.flatten(len(site.batch)).amax(-1).reshape(site.batch))

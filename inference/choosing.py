@@ -1,0 +1,64 @@
+"""``method="auto"``: which method fits a program, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from probdl.errors import ConvergenceError
+from probdl.inference.coordinate_ascent import CoordinateAscent
+from probdl.inference.expectation_propagation import ExpectationPropagation
+from probdl.inference.factors import NotApplicable
+from probdl.inference.mean_field import MeanField
+from probdl.inference.posterior import Posterior
+from probdl.inference.program import Program
+from probdl.inference.stochastic_vi import StochasticVI
+
+_MOST_DENSE = 2000  # latents of a dense Gaussian
+
+
+class Auto:
+    """Expectation propagation, coordinate ascent, or deterministic mean field: the first that fits and converges.
+
+    Plates that draw a part of their rows leave only stochastic VI.
+    """
+
+    def read(self, model: Callable, args: tuple, kwargs: dict[str, Any], **where: Any) -> Program:
+        """Return the program, as stochastic VI reads it where it needs that."""
+        program = Program(model, args, kwargs, **where)
+        return StochasticVI().read(model, args, kwargs, **where) if program.subsampled else program
+
+    def run(self, program: Program, seed: int = 0, progress: bool | None = None) -> Posterior:
+        """Return the posterior by the method that was chosen, with the choice in its message."""
+        if program.subsampled:
+            posterior = StochasticVI().run(program, seed, progress)
+            plates = ", ".join(program.subsampled)
+            return _saying(posterior, f"since the plate {plates} draws a part of its rows", [])
+        reasons: list[str] = []
+        if (posterior := self._propagated(program, seed, progress, reasons)) is not None:
+            return _saying(posterior, "since every factor is Gaussian or sees one affine projection of the latents", [])
+        try:
+            posterior = CoordinateAscent(conjugate_only=True).run(program, seed, progress)
+            return _saying(posterior, "since every factor is conjugate", reasons)
+        except (NotApplicable, ConvergenceError) as reason:
+            reasons.append(str(reason))
+        return _saying(MeanField().run(program, seed, progress), "which takes any latents", reasons)
+
+    def _propagated(self, program: Program, seed: int, progress: bool | None, reasons: list[str]) -> Posterior | None:
+        if program.discrete:
+            reasons.append("Expectation propagation needs continuous latents.")
+        elif program.dim > _MOST_DENSE:
+            reasons.append(f"Expectation propagation holds a dense Gaussian, too large for {program.dim} latents.")
+        else:
+            try:
+                return ExpectationPropagation().run(program, seed, progress)
+            except (NotApplicable, ConvergenceError) as reason:
+                reasons.append(str(reason))
+        return None
+
+
+def _saying(posterior: Posterior, because: str, reasons: list[str]) -> Posterior:
+    """Put the choice before the message, and after it what spoke against the methods tried first."""
+    before = f" Before it: {' '.join(reasons)}" if reasons else ""
+    posterior.message = f"Chose {posterior.method}, {because}. {posterior.message}{before}"
+    return posterior
