@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from probdl.inference.densities import log_likelihood_of_draws, observations, plates_of
+from probdl.inference.densities import has_all_rows, log_likelihood_of_draws, observations, plates_of
 from probdl.inference.program import Program
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def to_arviz(posterior: Posterior, draws: int, seed: int) -> Any:
         raise ImportError("to_arviz needs ArviZ: pip install arviz.") from error
     chains = _chains(posterior, draws, seed)
     groups: dict[str, dict[str, Any]] = {"posterior": chains}
-    if posterior.program is not None:
+    if posterior.program is not None and has_all_rows(posterior.program):
         groups |= _data_groups(posterior.program, chains)
     arrays = {g: {k: x.detach().cpu().numpy() for k, x in values.items()} for g, values in groups.items()}
     dims = {} if posterior.program is None else _dims(posterior.program, groups)

@@ -13,6 +13,7 @@ from torch import Tensor
 from probdl.divergences.estimate import Estimate
 from probdl.inference import predictive, saved
 from probdl.inference.approximations import Approximation
+from probdl.inference.densities import comes_in_batches
 from probdl.inference.diagnostics import Check, importance_check, mixing_check
 from probdl.inference.exchange import to_arviz
 from probdl.inference.predictive import Source
@@ -222,6 +223,8 @@ class Posterior:
             values = {name: x for name, x in values.items() if name not in source.of_rows}
         else:
             program = self.require_program("predict without arguments")
+            if comes_in_batches(program):
+                raise ValueError("predict needs arguments: the data came in batches, and none is kept.")
             args, kwargs = program.args, program.kwargs
         return predictive.predict(source, values, args, kwargs, seed)
 
@@ -296,8 +299,8 @@ class Posterior:
 
         Returns:
             An ``arviz.InferenceData``, or from ArviZ 1.0 on an ``xarray.DataTree``, whose dimensions have the names
-            of the plates. Log-likelihoods are left out where discrete latents were summed out, and data where the
-            posterior was loaded without them.
+            of the plates. Log-likelihoods are left out where discrete latents were summed out, and data too where the
+            posterior was loaded without them or the rows come in batches.
 
         Raises:
             ImportError: if ArviZ is not installed.

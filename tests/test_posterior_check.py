@@ -12,7 +12,7 @@ import torch
 from pyro_models import clutter, clutter_data, clutter_exact, logistic, normal_regression
 from scipy import stats
 
-from probdl.inference import NUTS, Posterior, fit
+from probdl.inference import NUTS, Posterior, StochasticVI, fit
 from probdl.inference.densities import log_joint_of_draws, log_likelihood_of_draws
 from probdl.inference.diagnostics import _advice
 from probdl.inference.gaussian import GaussianApproximation
@@ -320,14 +320,44 @@ def test_log_likelihoods_have_one_entry_for_each_observation():
     assert np.allclose(found, expected)
 
 
-def test_a_posterior_whose_rows_are_subsampled_cannot_be_checked():
-    def subsampled(y):
-        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+@pytest.mark.parametrize("rows", [4, 5, 12])
+def test_a_plate_that_draws_rows_at_random_is_passed_over_as_a_whole(rows):
+    def subsampled(y, size=rows):
+        s = pyro.sample("s", dist.Gamma(2.0, 1.0))
+        with pyro.plate("rows", len(y), subsample_size=size) as chosen:
+            pyro.sample("y", dist.Normal(0.0, s), obs=y[chosen])
+
+    y = torch.randn(12, generator=torch.Generator().manual_seed(0))
+    s = torch.tensor([0.4, 1.0, 2.0], dtype=torch.float64)
+    expected = stats.gamma.logpdf(s, 2) + stats.norm.logpdf(y[:, None], 0, s).sum(0)
+    assert np.allclose(log_joint_of_draws(Program(subsampled, (y,)), {"s": s}), expected, rtol=1e-6)
+
+
+def test_log_densities_that_no_pass_over_the_rows_gives_are_refused():
+    def local(y):
         with pyro.plate("rows", len(y), subsample_size=2) as rows:
+            m = pyro.sample("m", dist.Normal(0.0, 1.0))
             pyro.sample("y", dist.Normal(m, 1.0), obs=y[rows])
 
+    program, m = Program(local, (torch.zeros(5),)), {"m": torch.zeros(3, 2, dtype=torch.float64)}
+    with pytest.raises(
+        ValueError, match="plate 'rows' draws 2 of 5 rows.*loaded with a model whose plates hold all rows"
+    ):
+        log_joint_of_draws(program, m)
     with pytest.raises(ValueError, match="plate 'rows' draws 2 of 5 rows"):
-        log_joint_of_draws(Program(subsampled, (torch.zeros(5),)), {"m": torch.zeros(3, dtype=torch.float64)})
+        log_likelihood_of_draws(program, m)
+
+
+def test_data_that_came_in_batches_are_not_taken_for_their_first_batch():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(600, 2)), rng.normal(size=600)
+    batches = [(X[i : i + 150], y[i : i + 150]) for i in range(0, 600, 150)]
+    posterior = fit(normal_regression, batches, method=StochasticVI(size=600))
+    with pytest.raises(ValueError, match="plate 'rows' draws 150 of 600 rows"):
+        posterior.check()
+    with pytest.raises(ValueError, match="predict needs arguments: the data came in batches"):
+        posterior.predict()
+    assert posterior.predict(X[:3], None, draws=5)["y"].shape == (5, 3)
 
 
 # Samplers
