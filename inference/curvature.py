@@ -139,4 +139,5 @@ def flat_start(density: BatchDensity, pilot: list[Batch]) -> tuple[Tensor, Curva
             1
         ]
     diagonal = total.square().mean(0)
-    return start.clone(), Curvature(diagonal.clamp(min=1e-2 * float(diagonal.median()) + 1.0))
+    diagonal = diagonal.clamp(min=1e-2 * float(diagonal.median()) + 1.0)
+    return start.clone(), Curvature(diagonal) if len(start) > FULL else Curvature.full(diagonal.diag())

@@ -23,6 +23,7 @@ from probdl.inference.stochastic_steps import MeanFieldSteps
 
 BLOCK = 50
 RHAT = 1.1
+_LEAST = 0.02  # first step size where the noise at the start asks for less
 _CALM = 0.5  # stationary sd, in posterior sd, that the first step size aims at
 
 
@@ -127,7 +128,8 @@ class Loop:
         away = noise - noise.mean(0)
         variance = sum(self.steps.curvature.norm(x) ** 2 for x in away) / (len(away) - 1)
         limit = min(0.5, 1.0 / self.steps.curvature.spread)
-        return min(limit, 2 * _CALM**2 / max(variance, 1e-300)) if math.isfinite(variance) else 0.01
+        # Far from the optimum the noise says little of that at the optimum; steps there are cut, so they may be longer.
+        return min(limit, max(_LEAST, 2 * _CALM**2 / max(variance, 1e-300))) if math.isfinite(variance) else _LEAST
 
     def _is_done(self) -> bool:
         """Whether error and predicted change are together below the tolerance."""
@@ -168,12 +170,15 @@ class Loop:
         return False
 
     def _block(self) -> float:
-        """Take a block of steps; where most of them are cut, go back with a smaller step. Return the mean bound."""
+        """Take a block of steps, and make them smaller where many are cut; return the mean bound."""
         cut, before = 0, len(self.bounds)
         for _ in range(BLOCK):
             cut += self._one(self.steps.next_batch())
         if cut > BLOCK / 2 and self.iterates.steps > 3 * BLOCK:
             self._smaller("the steps do not settle")
+        elif cut > BLOCK / 20 and self.iterates.steps > 3 * BLOCK:  # cut steps have no mean of zero at the optimum
+            self.rate /= 2
+            self.iterates, self.scale = self._fresh()
         bounds = self.bounds[before:]
         bound = sum(bounds) / max(1, len(bounds))
         self.tick(BLOCK, f"bound {bound:.4g}, step size {self.rate:.2g}")

@@ -110,8 +110,9 @@ class MeanFieldSteps:
         along = rate * self.curvature.solve(gradient.mean)
         length = self.curvature.norm(along)
         self.mean = self.mean + along * min(1.0, 1.0 / max(length, 1e-300))
-        self.log_sd = self.log_sd + (0.5 * rate * gradient.log_sd).clamp(-0.5, 0.5)
-        return length > 1.0
+        widening = 0.5 * rate * gradient.log_sd
+        self.log_sd = self.log_sd + widening.clamp(-0.5, 0.5)
+        return length > 1.0 or bool(widening.abs().max() > 0.5)
 
     def drop_anchor(self) -> float:
         """Make the present mean the anchor, by one pass over all rows; return the Newton step from there, in sd."""

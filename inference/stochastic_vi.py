@@ -18,7 +18,7 @@ from probdl.inference.batch_density import BatchDensity
 from probdl.inference.curvature import FULL, Curvature, average_curvature, flat_start, pilot_mode
 from probdl.inference.gaussian import GaussianApproximation
 from probdl.inference.linear_response_gaussian import LinearResponseGaussian
-from probdl.inference.minibatches import AllRows, RowSource
+from probdl.inference.minibatches import RowSource
 from probdl.inference.parameters import Scoped, has_parameters
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
@@ -34,6 +34,7 @@ _NEWTON = 6  # passes at most to bring the anchor near the mode
 _BOUND_PAIRS = 32
 _NARROW = 1.2  # ratio of the linear-response sd to the sd from which it is said
 ROWS_OF_NETWORK = 128  # rows in a batch for a guide, where none are asked for
+_CHEAP = 1e8  # and up to which it is averaged over q
 _RESPONSE = 4e9  # multiplications up to which the curvature for linear response is taken over all rows
 
 
@@ -318,11 +319,13 @@ class _GlobalFit:
         )
 
     def _last_curvature(self) -> Curvature:
-        """Over all rows where that is cheap and possible, else over the pilot."""
+        """Over all rows where that is cheap and possible, else over the pilot; over q where that is cheap too."""
         cost = self._numbers_a_row() * self.source.n * self.program.dim
-        if isinstance(self.source, AllRows) or not self.source.can_pass or cost > _RESPONSE:
+        if not self.source.can_pass or cost > _RESPONSE:
             return self.steps.curvature
-        return Curvature.full(-self.density.hessian(self.steps.mean, self.source.whole()))
+        draws = self.steps.noise(4) if 8 * cost < _CHEAP else torch.zeros_like(self.steps.mean)[None]
+        points = self.steps.mean + self.steps.sd * draws
+        return Curvature.full(-torch.stack([self.density.hessian(z, self.source.whole()) for z in points]).mean(0))
 
     def _said(self, loop: Loop) -> str:
         rows = f"batches of {self.source.batch_size} of {self.source.n} rows" if self.source.plates else "all rows"

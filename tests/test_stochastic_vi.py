@@ -142,7 +142,7 @@ def test_the_factors_of_a_pass_over_batches_add_up_to_the_whole(subsampling, siz
                 pyro.sample("y", dist.Normal(X[rows] @ w, 0.5), obs=y[rows])
 
         program = Program(model, (X, y))
-        source = RowsOfPlates(program, program._subsampled)
+        source = RowsOfPlates(program, program.subsampled)
     else:
         source = RowsOfArguments(full, "rows", 1000, size)
     z = torch.linspace(-1, 1, 5, **F64)
