@@ -64,7 +64,11 @@ def _by_passes(program: Program, z: Tensor) -> Tensor:
         _require_all_rows(program)
     total = torch.zeros_like(z[:, 0])
     for i, batch in enumerate(source.whole()):
-        terms = over_draws(lambda v, rows=batch.inputs: source.terms(v["z"], rows), {"z": z}, source.batch_size)
+
+        def terms_at(v: Values, rows: tuple[Tensor, ...] = batch.inputs) -> Tensor:
+            return source.terms(v["z"], rows)
+
+        terms = over_draws(terms_at, {"z": z}, source.batch_size)
         total = total + batch.factor * terms[:, 1] + (terms[:, 0] if i == 0 else 0.0)
     return total - over_draws(lambda v: program._log_jacobian(v["z"]), {"z": z}, program.dim)
 
