@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError, ConvergenceWarning
 from probdl.inference.densities import log_joint_of_draws
@@ -16,7 +18,7 @@ from probdl.inference.free_form.ascent import FreeForm, step_between
 from probdl.inference.free_form.derive import derive
 from probdl.inference.free_form.linear_response import responses
 from probdl.inference.free_form.report import message_of
-from probdl.inference.free_form.starts import is_multimodal, start_at_random, start_from, start_of
+from probdl.inference.free_form.starts import continue_from, is_multimodal, start_at_random, start_from, start_of
 from probdl.inference.program import Program
 from probdl.loops.iterate import Iteration, iterate
 from probdl.loops.threads import one_thread
@@ -89,15 +91,17 @@ class CoordinateAscent:
 
         started = time.perf_counter()
         program.require_all_rows()
-        field = derive(program, self.conjugate_only)
+        working = _in_double_precision(program)
+        field = derive(working, self.conjugate_only)
         with one_thread(field.is_small()):
             runs = self._begin(field, seed)
             history = self._ascend(field, progress)
-        _certify(program, field, seed)
+        _certify(working, field, seed)
         elbo = Estimate(float(field.elbo()), 0.0, "coordinate ascent", target="lower bound")
-        approximation = FactorisedApproximation(
-            all_latents(program, field.reading.latents), field.blocks, lambda: responses(field)
-        )
+        latents = all_latents(working, field.reading.latents)
+        approximation = FactorisedApproximation(latents, field.blocks, lambda: responses(field))
+        if program.dtype is not torch.float64:
+            approximation = approximation.to(all_latents(program, field.reading.latents), program.dtype)
         message, notes = message_of(field, history, runs)
         return Posterior(
             method="coordinate ascent",
@@ -112,6 +116,8 @@ class CoordinateAscent:
 
     def _begin(self, field: FreeForm, seed: int) -> int:
         """Start the blocks; of several random starts, keep the one whose bound is highest after a few sweeps."""
+        if continue_from(field, self.start):
+            return 1
         given = start_of(self.start)
         several = is_multimodal(field) and not given
         runs = (self.restarts or 5) if several else 1
@@ -154,6 +160,13 @@ class CoordinateAscent:
                 stacklevel=5,
             )
         return history
+
+
+def _in_double_precision(program: Program) -> Program:
+    """Return the program in float64: differences of log-densities tell what is conjugate, and need the digits."""
+    if program.dtype is torch.float64:
+        return program
+    return Program(program.model, program.args, program.kwargs, dtype=torch.float64, device=program.device)
 
 
 def _check_rise(rise: float, elbo: float, field: FreeForm) -> None:

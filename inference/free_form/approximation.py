@@ -94,6 +94,12 @@ class FactorisedApproximation(Approximation):
             self._sd_lr = self.responses()
         return {} if not self._sd_lr else {"sd_lr": self._sd_lr}
 
+    def to(self, latents: dict[str, Latent], dtype: torch.dtype) -> FactorisedApproximation:
+        """Return the same factors in another floating type, of sites in that type."""
+        tensors, settings = self.to_tensors()
+        cast = {k: x.to(dtype) if x.is_floating_point() else x for k, x in tensors.items()}
+        return self.from_tensors(latents, cast, settings)
+
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the natural parameters of the blocks, and what they are."""
         tensors, settings = stored.take_apart(self.blocks)

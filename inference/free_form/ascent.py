@@ -116,17 +116,26 @@ class FreeForm:
         """Whether a factor is a density on a grid, whose bound is exact up to its spacing only."""
         return any(isinstance(b, GridBlock) for b in self.blocks)
 
+    def forget(self) -> None:
+        """Forget what depends on where grids lie: coefficients are solved for, and graphs recorded, anew."""
+        for block in self.blocks:
+            if isinstance(block, GridBlock):
+                self._compile_again(block)
+
+    def _compile_again(self, block: GridBlock) -> None:
+        for f in self._touching[id(block)]:
+            for e in getattr(f, "expected", [getattr(f, "precision", None), getattr(f, "log_det", None)]):
+                if isinstance(e, StatisticLinear) and block in e.parents:
+                    e.compile()
+        self._recorded.clear()
+
     def _follow(self, block: GridBlock, most: int = 30) -> None:
         """Move a grid to where the mass is, and take the optimum there."""
         for _ in range(most):
             if not block.needs_new_grid():
                 return
             block.move()
-            for f in self._touching[id(block)]:
-                for e in getattr(f, "expected", [getattr(f, "precision", None), getattr(f, "log_det", None)]):
-                    if isinstance(e, StatisticLinear) and block in e.parents:
-                        e.compile()
-            self._recorded.clear()  # they hold the coefficients of the old grid
+            self._compile_again(block)
             block.restore(self._slopes(block, tuple(self._flat())))
         raise ConvergenceError(
             f"Coordinate ascent: the grid of {block.name!r} finds no place for its mass. Give it a proper prior."

@@ -287,7 +287,7 @@ class CategoricalBlock(ExponentialBlock):
         (u,) = moments
         if self.support.is_floating_point():
             return [(u @ self.support).reshape(self.shape)]
-        return [u.reshape(*self.shape, -1)]
+        return [u.reshape((*self.shape, -1))]
 
     def entropy(self) -> Tensor:
         """Return the entropy, summed over units."""

@@ -84,7 +84,7 @@ class ChainBlock(Block):
 
     def child(self, moments: tuple[Tensor, ...]) -> list[Tensor]:
         """The indicator of one latent, in its shape; ``moments`` are those of that latent."""
-        return [moments[0].reshape(*self.shape, -1)]
+        return [moments[0].reshape((*self.shape, -1))]
 
 
 def _categorical(logits: Tensor, generator: torch.Generator) -> Tensor:

@@ -57,6 +57,6 @@ def derive(program: Program, conjugate_only: bool = False) -> FreeForm:
 def _scalar_at_fault(reading: Reading, reason: NotConjugate, grids: frozenset[str]) -> str | None:
     """The latent that may go on a grid: one whose entries are scalars, and which is not on one yet."""
     latent = reading.program.latents.get(reason.latent)
-    if latent is None or reason.latent in grids or not latent.is_elementwise():
+    if latent is None or not reason.grid or reason.latent in grids or not latent.is_elementwise():
         return None
     return reason.latent

@@ -154,7 +154,7 @@ class StatisticLinear:
         units = self.units[axis]
         entries = units.shape if len(u) > 1 else (1,) * units.ndim
         u = u[units] if len(u) > 1 else u[0]
-        u = u.reshape(*entries, *(1,) * (coefficients.ndim - units.ndim - 1), u.shape[-1])
+        u = u.reshape((*entries, *(1,) * (coefficients.ndim - units.ndim - 1), u.shape[-1]))
         if isinstance(self.parents[axis], (GridBlock, CategoricalBlock)):
             return (coefficients * u).sum(-1)
         if axis == len(self.parents) - 1 and self._lone is not None:

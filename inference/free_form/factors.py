@@ -104,7 +104,7 @@ class GaussianFactor:
                 raise NotConjugate(site.name, ", ".join(block.names), "has a scale that depends on the Gaussian latent")
         wrong = [name for name in location.parents if name in layout.scalar]
         if wrong:
-            raise NotConjugate(site.name, wrong[0], "has a location that depends on the latent")
+            raise NotConjugate(site.name, wrong[0], "has a location that depends on the latent", grid=False)
         self.precision, self.log_det = (_expected(p, layout) for p in scale)
         self.latent = site.value is None
         evaluate = _residual(reading, location, site, len(axes)) if self.latent else location

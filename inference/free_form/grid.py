@@ -6,11 +6,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions.transforms import IndependentTransform, Transform
 
 from probdl.inference.free_form.blocks import ExponentialBlock
 from probdl.inference.latents import Latent
 
 POINTS = 201
+
+
+def _by_entry(transform: Transform) -> Transform:
+    """The transform of single entries, inside those that make events of them."""
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return transform
 
 
 class GridBlock(ExponentialBlock):
@@ -23,7 +31,7 @@ class GridBlock(ExponentialBlock):
     """
 
     def __init__(self, latent: Latent, centre: Tensor, reach: float = 8.0) -> None:
-        self.latent = latent
+        self.latent, self.transform = latent, _by_entry(latent.transform)
         self.centre, self.reach = centre, torch.full_like(centre, reach)
         self._lay()
         super().__init__(latent.name, latent.shape, 0, -0.5 * (self.free - centre[:, None]) ** 2)
@@ -32,12 +40,12 @@ class GridBlock(ExponentialBlock):
         t = torch.linspace(-1, 1, POINTS, dtype=self.centre.dtype, device=self.centre.device)
         self.free = self.centre[:, None] + self.reach[:, None] * t
         self.points = self.constrained(self.free)
-        inner = self.latent.transform.log_abs_det_jacobian(self.free, self.points)
+        inner = self.transform.log_abs_det_jacobian(self.free, self.points)
         self.log_spacing = inner + (self.reach[:, None] * 2 / (POINTS - 1)).log()
 
     def constrained(self, free: Tensor) -> Tensor:
         """Return the values (units, n) at unconstrained points (units, n)."""
-        return self.latent.transform(free.T.reshape(-1, *self.latent.shape)).reshape(free.shape[1], -1).T
+        return self.transform(free)
 
     @staticmethod
     def statistics(x: Tensor) -> Tensor:

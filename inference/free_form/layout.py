@@ -94,7 +94,7 @@ def _check_affine(evaluate: Any, site: str, name: str, a: Values, b: Values, c: 
     w, x, y, z = (evaluate({**a, name: p}) for p in points)
     scale = torch.stack([w, x, y, z]).abs().amax()
     if not bool(((w + x - y - z).abs() <= 1e-9 * (1 + scale)).all()):
-        raise NotConjugate(site, name, "has a location that is not affine in the latent")
+        raise NotConjugate(site, name, "has a location that is not affine in the latent", grid=False)
 
 
 def _single(reading: Reading, name: str, views: list[_View], whole: bool) -> _Group:

@@ -39,7 +39,7 @@ class AffinePart:
     def _gather(self, x: Tensor) -> Tensor:
         """The rows of a block's moment for the units that the entries see."""
         if self._ready:
-            return x.reshape(*self.units.shape, *x.shape[1:])
+            return x.reshape((*self.units.shape, *x.shape[1:]))
         return x[self.units] if len(x) > 1 else x[0]
 
     def first(self, mean: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class BilinearLocation:
         u, v = self.units
         if self.outer:
             grid = left[u.reshape(-1)] @ right[v.reshape(-1)].T
-            split = grid.reshape(*u.shape, *v.shape)
+            split = grid.reshape((*u.shape, *v.shape))
             dims = len(u.shape)
             order = [x for i in range(dims) for x in (i, dims + i)]
             return split.permute(order).reshape(self.shape)
@@ -159,7 +159,7 @@ def compile_location(evaluate: Parameter | Evaluate, site: str, blocks: list[Gau
         location = probe.bilinear(*pairs[0])
     else:
         names = ", ".join(name for i in seen for name in blocks[i].names)
-        raise NotConjugate(site, names, "is a product of more than two, or of vectors of, the latents")
+        raise NotConjugate(site, names, "is a product of more than two, or of vectors of, the latents", grid=False)
     _certify(location, probe, site, blocks)
     return location
 
@@ -281,4 +281,6 @@ def _certify(
         size = exact.abs().amax().clamp(min=1.0)
         if not bool(((mean - exact).abs() <= 1e-8 * size).all()):
             names = ", ".join(name for b in location.blocks for name in b.names)
-            raise NotConjugate(site, names, "has a location that is not linear in the latents, one unit at a time:")
+            raise NotConjugate(
+                site, names, "has a location that is not linear in the latents, one unit at a time:", grid=False
+            )

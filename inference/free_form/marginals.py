@@ -94,8 +94,8 @@ class GaussianMarginals(Marginals):
         batch = values[first].shape[: values[first].ndim - self.block.places[first].ndim]
         flat = self.block.mean.new_zeros(*batch, self.block.units * self.block.size)
         for name, place in self.block.places.items():
-            flat[..., place.reshape(-1)] = values[name].to(flat).reshape(*batch, -1)
-        gap = (flat - self.block.mean.reshape(-1)).reshape(*batch, self.block.units, self.block.size, 1)
+            flat[..., place.reshape(-1)] = values[name].to(flat).reshape((*batch, -1))
+        gap = (flat - self.block.mean.reshape(-1)).reshape((*batch, self.block.units, self.block.size, 1))
         root = self._root()
         white = torch.linalg.solve_triangular(root, gap, upper=False)
         constant = root.diagonal(dim1=-2, dim2=-1).log().sum() + 0.5 * flat.shape[-1] * np.log(2 * np.pi)
@@ -141,7 +141,7 @@ class FamilyMarginals(Marginals):
         x = values[self.block.name].to(self.block.natural)
         event = self.block.shape[len(self.block.unit_shape) :]
         batch = x.shape[: x.ndim - len(self.block.shape)]
-        return self.block.distribution().log_prob(x.reshape(*batch, -1, *event)).sum(-1)
+        return self.block.distribution().log_prob(x.reshape((*batch, -1, *event))).sum(-1)
 
     def density(self, name: str, entry: int) -> tuple[Tensor, Tensor]:
         """Return points and densities of one entry."""
@@ -190,7 +190,7 @@ class DiscreteMarginals(Marginals):
     def probabilities(self, name: str) -> Tensor:
         """Return the probability of each value, (*shape, K)."""
         p = self.block.moments[self.block.names.index(name)]
-        return p.reshape(*self.block.shape, p.shape[-1])
+        return p.reshape((*self.block.shape, p.shape[-1]))
 
     def mean(self, name: str) -> Tensor:
         """Return the mean of the site's value."""
@@ -220,7 +220,7 @@ class DiscreteMarginals(Marginals):
     def log_prob(self, values: Values) -> Tensor:
         """Return the log-probability of values, summed over units."""
         batch = values[self.block.names[0]].shape[: values[self.block.names[0]].ndim - len(self.block.shape)]
-        index = [self._index(values[k]).reshape(*batch, -1) for k in self.block.names]
+        index = [self._index(values[k]).reshape((*batch, -1)) for k in self.block.names]
         if isinstance(self.block, ChainBlock):
             return self.block.log_prob(index)
         return self.block.distribution().log_prob(index[0]).sum(-1)
@@ -277,10 +277,10 @@ class GridMarginals(Marginals):
         """Return the log-density, −∞ outside the grid, summed over units."""
         x = values[self.block.name].to(self._step)
         batch = x.shape[: x.ndim - len(self.block.shape)]
-        transform = self.block.latent.transform
+        transform = self.block.transform
         u = transform.inv(x)
-        jacobian = transform.log_abs_det_jacobian(u, x).reshape(*batch, -1)
-        cell = ((u.reshape(*batch, -1) - self.block.free[:, 0]) / self._step).round().long()
+        jacobian = transform.log_abs_det_jacobian(u, x).reshape((*batch, -1))
+        cell = ((u.reshape((*batch, -1)) - self.block.free[:, 0]) / self._step).round().long()
         inside = (cell >= 0) & (cell < self.block.free.shape[1])
         units = torch.arange(len(self._step), device=cell.device)
         p = self.block.moments[0][units, cell.clamp(0, self.block.free.shape[1] - 1)]

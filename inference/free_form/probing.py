@@ -18,11 +18,18 @@ from probdl.inference.free_form.reading import Reading, Site, Values
 
 
 class NotConjugate(ValueError):
-    """A factor does not have the form that the mean field needs; names the site, the latent and the reason."""
+    """A factor does not have the form that the mean field needs.
 
-    def __init__(self, site: str, latent: str, reason: str) -> None:
+    Args:
+        site: whose factor.
+        latent: the latent at fault.
+        reason: what is wrong, before the latent's name.
+        grid: whether it could be mended by putting the latent on a grid.
+    """
+
+    def __init__(self, site: str, latent: str, reason: str, grid: bool = True) -> None:
         super().__init__(f"the factor of site {site!r} {reason} {latent!r}")
-        self.site, self.latent, self.reason = site, latent, reason
+        self.site, self.latent, self.grid = site, latent, grid
 
 
 class Parameter:
@@ -62,7 +69,7 @@ class Parameter:
             self._at(values, choice) for choice in product(*[range(1 if s is None else len(s)) for s in self._supports])
         ]
         sizes = [1 if s is None else len(s) for s in self._supports]
-        out = rows[0] if not self.axes else torch.stack(rows).reshape(*sizes, *rows[0].shape)
+        out = rows[0] if not self.axes else torch.stack(rows).reshape((*sizes, *rows[0].shape))
         for dim in self.collapsed:
             out = out.narrow(dim, 0, 1)
         return out

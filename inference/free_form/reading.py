@@ -204,7 +204,7 @@ def _unwrap(fn: Any) -> tuple[Any, Tensor | bool | None]:
             own = torch.as_tensor(fn._mask)
             mask = own if mask is None else own & mask
         elif type(fn).__name__ == "Independent" and mask is not None:
-            mask = mask.reshape(mask.shape + (1,) * fn.reinterpreted_batch_ndims)
+            mask = mask[(..., *(None,) * fn.reinterpreted_batch_ndims)]
         fn = fn.base_dist
     return fn, mask
 
@@ -218,7 +218,7 @@ def _weight(node: Any, mask: Any, fn: Any, program: Program) -> Tensor | None:
             continue
         factor = torch.as_tensor(factor, device=program.device).to(program.dtype)
         if factor.ndim and factor is not mask:
-            factor = factor.reshape(factor.shape + (1,) * inner)
+            factor = factor[(..., *(None,) * inner)]
         weight = factor if weight is None else weight * factor
     return weight
 

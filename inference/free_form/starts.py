@@ -13,6 +13,7 @@ from probdl.inference.free_form.ascent import FreeForm
 from probdl.inference.free_form.blocks import CategoricalBlock
 from probdl.inference.free_form.chain import ChainBlock
 from probdl.inference.free_form.gaussian_block import ArrowBlock, GaussianBlock
+from probdl.inference.free_form.grid import GridBlock
 from probdl.inference.free_form.locations import BilinearLocation
 from probdl.inference.free_form.reading import Reading, Site
 from probdl.inference.free_form.weights import Weights
@@ -146,6 +147,26 @@ def _arrow_shift(block: ArrowBlock, flat: Tensor) -> Tensor:
     upper = (d @ leaf[..., None])[..., 0] + b @ core
     lower = (b.mT @ leaf[..., None]).sum(0)[:, 0] + c @ core
     return torch.cat([upper.reshape(-1), lower])[None]
+
+
+def continue_from(field: FreeForm, start: Any) -> bool:
+    """Take all factors of a posterior that has the same ones; return whether it has."""
+    blocks = getattr(getattr(start, "approximation", None), "blocks", None)
+    if blocks is None or len(blocks) != len(field.blocks):
+        return False
+    pairs = list(zip(field.blocks, blocks))
+    same = all(
+        type(a) is type(b) and a.names == b.names and [x.shape for x in a.state()] == [x.shape for x in b.state()]
+        for a, b in pairs
+    )
+    if not same:
+        return False
+    for own, other in pairs:
+        if isinstance(own, GridBlock):
+            own.place(other.centre.to(own.centre), other.reach.to(own.reach))
+        own.restore(tuple(x.to(y) for x, y in zip(other.state(), own.state())))
+    field.forget()
+    return True
 
 
 def start_of(start: Any) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Weights:
             weights = r[index].movedim(-1, 0)
             shape = [1] * len(self.axes)
             shape[axis] = len(weights)
-            out = out * weights.reshape(*shape, *weights.shape[1:])
+            out = out * weights.reshape((*shape, *weights.shape[1:]))
         assert isinstance(out, Tensor)
         return out
 
@@ -80,8 +80,8 @@ class Weights:
             flat = prepared.reshape(rows, -1)
             out = r.expand(*k, *self._spread_contracted(r)).reshape(math.prod(k), rows) @ flat
             shape = [1 if d in self.contracted else n for d, n in enumerate(self._kept_shape(statistic, event))]
-            return out.reshape(*k, *shape)
-        out = r.reshape(*r.shape, *(1,) * event) * prepared
+            return out.reshape((*k, *shape))
+        out = r.reshape((*r.shape, *(1,) * event)) * prepared
         dims = [len(k) + d for d in self.collapsed]
         return out.sum(dims, keepdim=True) if dims else out
 
@@ -104,7 +104,7 @@ class Weights:
             return statistic
         event = statistic.ndim - len(self.site.batch)
         w = w.expand(self.site.batch)
-        return statistic * w.reshape(*w.shape, *(1,) * event)
+        return statistic * w.reshape((*w.shape, *(1,) * event))
 
 
 def _unit_seen(reading: Reading, site: Site, name: str) -> Tensor:
