@@ -29,7 +29,7 @@ def load(name):
     if name == "breast cancer":
         from probdl import data
 
-        return data.breast_cancer(standardise=True)
+        return tuple(np.asarray(a, float) for a in data.breast_cancer(standardise=True))
     if name == "spector":
         from statsmodels.datasets import spector
 

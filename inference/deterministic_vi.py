@@ -127,7 +127,7 @@ def _scaled(family: Family, expectation: Expectation, rows: list[dict[str, float
     """Take the first steps in the scales of the start, and go on in those that they found."""
     smooth = Smooth(lambda phi: -expectation(family, phi) - family.entropy(phi), family.centre)
     found = minimise(smooth, family.zero(), 1e-2, _FIRST_STEPS)
-    rows += [_row(len(rows) + i, value, norm, expectation) for i, (value, norm) in enumerate(found.history)]
+    _note(rows, found, expectation)
     variances = family.covariance(found.x).diagonal()
     return family.restarted(found.x, torch.diag(variances))
 
@@ -139,7 +139,7 @@ def _maximise_once(
     scale = abs(float(smooth.at(family.zero())[0]))
     tolerance = max(1e-5, 30 * (torch.finfo(program.dtype).eps * (1 + scale)) ** 0.5)
     found = minimise(smooth, family.zero(), tolerance, settings.max_steps)
-    rows += [_row(len(rows) + i, value, norm, expectation) for i, (value, norm) in enumerate(found.history)]
+    _note(rows, found, expectation)
     try:
         curvature = Curvature(smooth, found.x)
     except ConvergenceError as reason:
@@ -152,8 +152,11 @@ def _maximise_once(
     return Optimum(family, phi, expectation, covariance, mean_hessian, curvature, *errors, converged, rows)
 
 
-def _row(step: int, value: float, norm: float, expectation: Expectation) -> dict[str, float]:
-    return {"step": step + 1, "elbo": -value, "gradient": norm, expectation.unit.split()[-1]: expectation.points}
+def _note(rows: list[dict[str, float]], found: Minimum, expectation: Expectation) -> None:
+    """Add a row for each step, the very first of them for the start."""
+    points = expectation.unit.split()[-1]
+    for value, norm in found.history[bool(rows) :]:
+        rows.append({"step": len(rows), "elbo": -value, "gradient": norm, points: expectation.points})
 
 
 def _polished(smooth: Smooth, curvature: Curvature, found: Minimum, tolerance: float) -> tuple[Tensor, bool]:
@@ -247,4 +250,4 @@ def _done(optimum: Optimum, method: str) -> str:
     error = f"which leave an error of at most {optimum.location_error:.1g} sd in the means"
     state = "maximised the bound" if optimum.converged else "did not reach the maximum of the bound"
     name = {"meanfield": "Mean-field", "fullrank": "Full-rank"}[method]
-    return f"{name} VI {state} in {len(optimum.rows)} Newton steps by {how}, {error}."
+    return f"{name} VI {state} in {len(optimum.rows) - 1} Newton steps by {how}, {error}."

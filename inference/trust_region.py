@@ -70,7 +70,7 @@ class Minimum:
         value: the function there.
         steps: how many it took.
         message: the optimiser's.
-        history: the function and the norm of its gradient after each step.
+        history: the function and the norm of its gradient at the start and after each step.
     """
 
     x: Tensor
@@ -107,6 +107,7 @@ def minimise(smooth: Smooth, start: Tensor, tolerance: float, max_steps: int) ->
         value, gradient = smooth.at(tensor(x))
         history.append((float(value), float(gradient.norm())))
 
+    note(numbers(start))
     with np.errstate(over="ignore"):  # of 1e300 over a small prediction
         result = minimize(
             value_and_gradient,
