@@ -40,7 +40,10 @@ def log_joint_of_draws(program: Program, values: Values) -> Tensor:
         return _by_passes(program, _free(program, values))
     if set(program.discrete) <= set(values):
         return over_draws(lambda v: _log_joint_at(program, v), values, size_of(program))
-    return over_draws(lambda z: _without_jacobian(program, z["z"]), {"z": _free(program, values)}, size_of(program))
+    log_joint = program.recorded(program.log_joint)  # Pyro's enumeration itself does not run under vmap
+    return over_draws(
+        lambda z: log_joint(z["z"]) - program._log_jacobian(z["z"]), {"z": _free(program, values)}, size_of(program)
+    )
 
 
 def comes_in_batches(program: Program) -> bool:
@@ -189,10 +192,6 @@ def _free(program: Program, values: Values) -> Tensor:
     return torch.cat(
         [latent.transform.inv(values[k]).reshape(len(values[k]), -1) for k, latent in program.latents.items()], 1
     )
-
-
-def _without_jacobian(program: Program, z: Tensor) -> Tensor:
-    return program.log_joint(z) - program._log_jacobian(z)
 
 
 def _require_all_rows(program: Program) -> None:
