@@ -6,12 +6,15 @@
 - ``expectation_propagation`` (with ``factors``, ``projections``, ``quadratic``, ``site_factors``, ``tilted``): iterate
   local moment matching.
 - ``mean_field``, ``full_rank`` (with ``deterministic_vi``, ``expectations``, ``fixed_draws``, ``gaussian_families``,
-  ``trust_region``, ``linear_response``, ``starts``, ``advice``): a Gaussian that maximises the evidence lower bound.
+  ``trust_region``, ``linear_response``, ``starts``, ``vi_posterior``, ``advice``): a Gaussian that
+  maximises the evidence lower bound.
 - ``coordinate_ascent`` (with the room ``free_form``): iterate exact updates of factors, derived from the program.
 - ``laplace``: a Gaussian at the mode. ``nuts``: Pyro's sampler, the reference.
-- ``stochastic_vi`` (with ``minibatches``, ``row_plates``, ``streams``, ``batch_density``, ``curvature``,
-  ``stochastic_steps``, ``stochastic_loop``, ``averaging``, ``parameters``, ``amortised``): the same bound on minibatches.
-  ``gradients``: the course's gradient estimators.
+- ``stochastic_vi``: the same bound on minibatches. Rows come from ``minibatches``, ``row_plates`` or ``streams``;
+  latents that all rows share are fitted by ``global_fit`` (with ``batch_density``, ``curvature``, ``stochastic_steps``,
+  ``stochastic_loop``, ``averaging``), those of each row by ``amortised`` (with ``guides``, ``network_guide``,
+  ``pyro_guide``, ``network_loop``, ``amortised_posterior``, ``diagonal``); ``parameters`` holds what a model learns.
+- ``gradients``: the course's two gradient estimators.
 - ``posterior`` (with ``approximations``, ``gaussian``, ``sampled``): the result, the same object for every method; its
   questions are answered by ``diagnostics`` (with ``densities``), ``predictive``, ``exchange`` and ``saved`` (with
   ``supports``). ``comparing`` sets two side by side, ``calibration`` (with ``ranks``) tests a method on simulated data.

@@ -13,10 +13,12 @@ from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceWarning
 from probdl.inference.amortised_posterior import AmortisedGaussian, DrawnFromGuide
 from probdl.inference.approximations import Approximation
-from probdl.inference.guides import Guide, NetworkGuide, PyroGuide, learnable, make_guide
+from probdl.inference.guides import Guide
 from probdl.inference.minibatches import RowSource
+from probdl.inference.network_guide import NetworkGuide
 from probdl.inference.network_loop import NetworkLoop
 from probdl.inference.posterior import Posterior
+from probdl.inference.pyro_guide import PyroGuide, learnable, make_guide
 from probdl.inference.row_plates import local_sites
 from probdl.loops.progress import bar
 
@@ -77,6 +79,7 @@ class Amortised:
         )
 
     def _loop(self, guide: Guide, tick: Any) -> NetworkLoop:
+        self.source.prepare()
         generator = torch.Generator().manual_seed(self.seed)
         fixed = self.source.fixed(_FIXED, generator)
         guide.bound(fixed[0])  # the first run makes Pyro's parameters

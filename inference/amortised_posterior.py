@@ -10,9 +10,10 @@ from torch import Tensor
 from probdl.inference import arguments
 from probdl.inference.approximations import Approximation, kernel_density
 from probdl.inference.diagonal import DiagonalGaussian
-from probdl.inference.guides import NetworkGuide, PyroGuide, rows_of
 from probdl.inference.latents import Latent
 from probdl.inference.minibatches import CHUNK, RowsOfPlates
+from probdl.inference.network_guide import NetworkGuide, rows_of
+from probdl.inference.pyro_guide import PyroGuide
 from probdl.inference.streams import RowsOfStream
 
 _DRAWS = 1000

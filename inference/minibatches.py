@@ -88,6 +88,9 @@ class RowSource(ABC):
     can_pass: bool = True
     can_repeat: bool = True
 
+    def prepare(self) -> None:  # noqa: B027 - most sources have nothing to do
+        """Check what can be checked before anything is learned."""
+
     @abstractmethod
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield batches in random order without end; each passes over the rows before it repeats one."""

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probdl.errors import ConvergenceError
+from probdl.inference.checks import check_support
 from probdl.inference.minibatches import Batch, RowsOfArguments, with_rows
 from probdl.inference.program import Program
-from probdl.inference.row_plates import check_parts, plates_of_observations
+from probdl.inference.row_plates import check_parts, local_sites, plates_of_observations
 
 Item = Any
 
@@ -99,13 +101,36 @@ class RowsOfStream(RowsOfArguments):
         if not program.subsampled:
             check_parts(self)
 
+    def prepare(self) -> None:
+        """Count the rows, and check the observations of each batch, where the iterable can be read again."""
+        if self.can_pass:
+            for i, batch in enumerate(self.whole()):
+                self._check(batch.inputs, f"In batch {i + 1} of the iterable")
+
+    def _check(self, inputs: tuple[Tensor, ...], where: str) -> None:
+        """Raise a ConvergenceError where an observation is outside the support; what is not finite is found later."""
+        if local_sites(self.program, self.plates) or any(not bool(torch.isfinite(x).all()) for x in inputs):
+            return
+        program = self.on(inputs)
+        trace = program._trace(program._value_at(program.start))
+        for name in program.observed:
+            if not bool(trace.nodes[name]["fn"].support.check(trace.nodes[name]["value"]).all()):
+                moved = program._trace(program._value_at(program.start + 0.37))
+                try:
+                    check_support(name, trace.nodes[name], moved.nodes[name])
+                except ValueError as error:
+                    raise ConvergenceError(f"{where}: {error}") from error
+
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield the batches in their order, again and again if the iterable can be read again."""
         for items in self.stream.passes():
             got = 0
             for item in items:
                 got += 1
-                yield self._batch(item)
+                batch = self._batch(item)
+                if self.stream.once:
+                    self._check(batch.inputs, f"In batch {got} after the pilot's")
+                yield batch
             if not got and not self.stream.once:
                 raise ValueError("The function of batches returned an empty iterable when it was called again.")
 

@@ -444,6 +444,13 @@ def test_an_iterable_of_another_size_is_refused():
     refused("one pass have 100 rows", counts, list(y.split(20)), size=90)
 
 
+def test_an_observation_outside_its_support_is_found_in_whichever_batch_it_is():
+    parts = list(torch.ones(500).split(20))
+    parts[22] = torch.full((20,), -3.0)
+    refused(r"In batch 23 of the iterable: obs of site 'y' must lie in the support of Poisson", counts, parts, size=500,
+            error=ConvergenceError)  # fmt: skip
+
+
 def test_batches_of_data_in_memory_are_no_iterable():
     refused("one iterable of batches", counts, torch.ones(5), size=5, error=TypeError)
 
@@ -537,6 +544,18 @@ def test_nan_in_a_batch_that_comes_once_keeps_what_was_learned():
     mean, _, sd, _ = regression_optimum(X[:5000], y[:5000])
     assert not posterior.converged
     assert float(((posterior.mean("w") - mean) / sd).abs().max()) < 1.5
+
+
+def test_nan_that_appears_in_a_later_pass_keeps_what_was_learned():
+    X, y, parts = spoiled()
+    clean = batches_of(X, y, 20)
+    passes = iter([*[clean] * 8, *[parts] * 100])
+    with pytest.warns(ConvergenceWarning, match="the factor of site y is not finite.*holds NaN"):
+        posterior = fit(normal_regression, lambda: iter(next(passes)), method=StochasticVI(size=6000, tolerance=1e-3))
+    mean, _, sd, _ = regression_optimum(X, y)
+    assert not posterior.converged
+    assert math.isfinite(posterior.elbo.value)
+    assert float(((posterior.mean("w") - mean) / sd).abs().max()) < 0.5
 
 
 def test_nan_in_a_batch_of_a_network_names_site_and_step_and_keeps_the_network():
