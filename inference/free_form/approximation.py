@@ -56,6 +56,11 @@ class FactorisedApproximation(Approximation):
         """Return points and densities, or values and probabilities, of one entry."""
         return self._of[name].density(name, entry)
 
+    def without(self, names: tuple[str, ...]) -> FactorisedApproximation:
+        """Return the factors that hold none of some sites, which are independent of the rest."""
+        kept = {name: latent for name, latent in self.latents.items() if name not in names}
+        return FactorisedApproximation(kept, [b for b in self.blocks if not set(b.names) & set(names)])
+
     def probabilities(self, name: str) -> Tensor:
         """Return the probabilities of a discrete site's values, (*shape, K)."""
         marginals = self._of[name]

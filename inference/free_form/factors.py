@@ -127,11 +127,23 @@ class GaussianFactor:
             x = x if self.site.fn.event_shape else x[..., None]
             self._x = x.expand(*self.site.batch, self.d)
             self._xx = self._x[..., :, None] * self._x[..., None, :]
+        plain = self.d == 1 and not self.weights.axes and self.site.weight is None
+        squares = 0.0 if self.latent else float((self._x**2).sum())
+        self._sums = (float(self.site.batch.numel()), squares) if plain and self._is_full() else None
+
+    def _is_full(self) -> bool:
+        """Whether the location has an entry for each of the site's, rather than one for many."""
+        moments = {id(b): b.moments for b in self.location.blocks}
+        return self.location.first(moments)[..., 0].numel() == self.site.batch.numel()
 
     def __call__(self, moments: Moments) -> Tensor:
         """Return the expected log-density, a scalar."""
-        mean, second = self.location(moments)
         precision, log_det = self.precision(moments), self.log_det(moments)
+        if self._sums is not None and precision.numel() == 1 == log_det.numel():
+            squares = self.location.sum_of_squares(moments)
+            if squares is not None:
+                return self._in_sums(precision.reshape(()), log_det.reshape(()), squares, moments)
+        mean, second = self.location(moments)
         if self.d == 1:
             precision, second, mean = precision[..., 0, 0], second[..., 0, 0], mean[..., 0]
             quadratic = precision * second
@@ -146,6 +158,15 @@ class GaussianFactor:
         if self.d == 1:
             return out + (precision * (x[..., 0] * mean - 0.5 * xx[..., 0, 0])).sum()
         return out + (x * (precision @ mean[..., None])[..., 0]).sum() - 0.5 * (xx * precision).sum()
+
+    def _in_sums(self, precision: Tensor, log_det: Tensor, squares: Tensor, moments: Moments) -> Tensor:
+        """The same where one precision serves all entries of a Normal, of which only sums are needed."""
+        assert self._sums is not None
+        count, xx = self._sums
+        out = 0.5 * count * (log_det - math.log(2 * math.pi)) - 0.5 * precision * (squares + xx)
+        if self.latent:
+            return out
+        return out + precision * (self._x[..., 0] * self.location.first(moments)[..., 0]).sum()
 
 
 def _residual(reading: Reading, location: Parameter, site: Site, axes: int):

@@ -70,11 +70,39 @@ class AffineLocation:
 
     def __init__(self, offset: Tensor, parts: list[AffinePart]) -> None:
         self.offset, self.parts = offset, parts
+        self._products = self._sums_of_products()
+
+    def _sums_of_products(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Σ aaᵀ, Σ c a and Σ c² over entries, where all see one unit of one block, as rows of a regression do."""
+        if len(self.parts) != 1 or self.offset.shape[-1] != 1:
+            return None
+        (part,) = self.parts
+        if part.positions is not None or part.block.units != 1:
+            return None
+        shape = torch.broadcast_shapes(self.offset.shape[:-1], part.a.shape[:-2])
+        a = part.a[..., 0, :].expand(*shape, -1).reshape(-1, part.block.size)
+        c = self.offset[..., 0].expand(shape).reshape(-1)
+        return a.T @ a, a.T @ c, c @ c
+
+    def sum_of_squares(self, moments: dict[int, tuple[Tensor, ...]]) -> Tensor | None:
+        """Return Σ E l² over entries where that is cheaper than the entries themselves, else None; d = 1."""
+        if self._products is None:
+            return None
+        gram, cross, constant = self._products
+        mean, second = moments[id(self.parts[0].block)]
+        return (gram * second[0]).sum() + 2 * (cross @ mean[0]) + constant
 
     @property
     def blocks(self) -> list[GaussianBlock]:
         """The blocks that the location sees."""
         return [part.block for part in self.parts]
+
+    def first(self, moments: dict[int, tuple[Tensor, ...]]) -> Tensor:
+        """Return E l (F, d)."""
+        mean = self.offset
+        for part in self.parts:
+            mean = mean + part.first(moments[id(part.block)][0])
+        return mean
 
     def __call__(self, moments: dict[int, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
         """Return E l (F, d) and E llᵀ (F, d, d), linear in the moments of each block."""
@@ -108,22 +136,48 @@ class BilinearLocation:
         self.blocks = [left, right]
         self.units, self.m = (left_units, right_units), m
         self.shape = torch.broadcast_shapes(left_units.shape, right_units.shape)
-        outer = all(a == 1 or b == 1 for a, b in zip(left_units.shape, right_units.shape))
-        self.outer = outer
+        self.outer = all(a == 1 or b == 1 for a, b in zip(left_units.shape, right_units.shape))
+        self.pure = not bool(m[0].any()) and not bool(m[:, 0].any())  # no terms in one of the two alone
+        core = m[1:, 1:] if self.pure else m
+        self.core = None if core.shape[0] == core.shape[1] and bool((core == torch.eye(len(core)).to(core)).all()) else core
+        self._counting = [torch.equal(u.reshape(-1), torch.arange(u.numel(), device=u.device)) for u in self.units]
+
+    def _parts(self, moments: dict[int, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """E w̃ᵀM and MᵀE w̃w̃ᵀM, then E z̃ and E z̃z̃ᵀ."""
+        left, right = (moments[id(block)] for block in self.blocks)
+        (w, ww), (z, zz) = (left, right) if self.pure else (_extended(*left), _extended(*right))
+        if self.core is not None:
+            w, ww = w @ self.core, self.core.T @ ww @ self.core
+        return w, ww, z, zz
 
     def __call__(self, moments: dict[int, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
         """Return E l (F, 1) and E l² (F, 1, 1)."""
-        (w, ww), (z, zz) = (_extended(*moments[id(block)]) for block in self.blocks)
-        mean = self._pair(w @ self.m, z)
-        carried = self.m.T @ ww @ self.m
-        second = self._pair(carried.flatten(1), zz.flatten(1))
+        w, ww, z, zz = self._parts(moments)
+        mean = self._pair(w, z)
+        second = self._pair(ww.flatten(1), zz.flatten(1))
         return mean[..., None], second[..., None, None]
+
+    def first(self, moments: dict[int, tuple[Tensor, ...]]) -> Tensor:
+        """Return E l (F, 1)."""
+        w, _, z, _ = self._parts(moments)
+        return self._pair(w, z)[..., None]
+
+    def sum_of_squares(self, moments: dict[int, tuple[Tensor, ...]]) -> Tensor | None:
+        """Return Σ E l² over entries where they form a grid of units, else None: the sums factorise."""
+        if not self.outer:
+            return None
+        _, ww, _, zz = self._parts(moments)
+        return (self._of_unit(ww, 0).sum(0) * self._of_unit(zz, 1).sum(0)).sum()
+
+    def _of_unit(self, x: Tensor, side: int) -> Tensor:
+        """The rows of the units that entries see along one side."""
+        return x if self._counting[side] and len(x) == self.units[side].numel() else x[self.units[side].reshape(-1)]
 
     def _pair(self, left: Tensor, right: Tensor) -> Tensor:
         """Σ_j left[u, j] right[v, j] for the entries' units u and v: a matrix product where they form a grid."""
         u, v = self.units
         if self.outer:
-            grid = left[u.reshape(-1)] @ right[v.reshape(-1)].T
+            grid = self._of_unit(left, 0) @ self._of_unit(right, 1).T
             split = grid.reshape((*u.shape, *v.shape))
             dims = len(u.shape)
             order = [x for i in range(dims) for x in (i, dims + i)]
