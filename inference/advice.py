@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from probdl.inference.checks import innermost
 from probdl.inference.enumeration import can_switch_labels
 from probdl.inference.gaussian_families import FullRankFamily
+from probdl.inference.latents import Latent
 from probdl.inference.linear_response_gaussian import LinearResponseGaussian
 from probdl.inference.program import Program
 
@@ -65,7 +67,7 @@ def funnels(program: Program, z: Tensor, precision: Tensor) -> tuple[str, ...]:
         precision: of each latent given the others under the approximation, (d,).
     """
     notes = []
-    for name, scale in program.prior_scales(z).items():
+    for name, scale in _moving_scales(program, z).items():
         latent = program.latents[name]
         share = float((scale.reshape(-1) ** -2 / precision[latent.place]).clamp(max=1).mean())
         if share > _FUNNEL:
@@ -84,3 +86,16 @@ def imprecise(location: float, scale: float) -> tuple[str, ...]:
     return (
         f"the fixed draws leave an error of {location:.2g} sd in the means and {scale:.0%} in the sds; raise max_draws",
     )
+
+
+def _moving_scales(program: Program, z: Tensor) -> dict[str, Tensor]:
+    """The scales of the real latent sites whose prior has one that moves with other latents, at z."""
+    here, moved = program._trace(program._value_at(z)), program._trace(program._value_at(z + 0.37))
+    scales = {name: [_scale(t.nodes[name]["fn"], x) for t in (here, moved)] for name, x in program.latents.items()}
+    return {k: a for k, (a, b) in scales.items() if a is not None and b is not None and not torch.equal(a, b)}
+
+
+def _scale(fn: Any, latent: Latent) -> Tensor | None:
+    """The scale of a real site's prior in the site's shape, where it has one."""
+    scale = getattr(innermost(fn), "scale", None)
+    return scale.expand(latent.shape) if latent.is_real() and isinstance(scale, Tensor) else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from probdl.inference.deterministic_vi import Settings, check_settings, maximise, posterior_of
+from probdl.inference.deterministic_vi import Settings, check_settings, maximise
 from probdl.inference.expectations import ProjectedExpectation, expectation_of
 from probdl.inference.gaussian_families import FullRankFamily
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
 from probdl.inference.starts import start_of
+from probdl.inference.vi_posterior import posterior_of
 
 
 @dataclass(frozen=True)

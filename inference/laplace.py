@@ -14,6 +14,7 @@ from torch import Tensor
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError
 from probdl.inference.derivatives import at_least, hessian, value_and_gradient
+from probdl.inference.first_guess import ensure_start
 from probdl.inference.gaussian import GaussianApproximation
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
@@ -108,7 +109,7 @@ def find_mode(program: Program, tolerance: float = 1e-6, max_steps: int = 500) -
 
     program.require_all_rows()
     program.sum_out_discrete()
-    program.ensure_start()
+    ensure_start(program)
     log_joint = program.recorded(program.log_joint)
     rows: list[dict[str, float]] = []
     result = minimize(

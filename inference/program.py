@@ -20,7 +20,6 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Categorical, Independent
 
-from probdl.errors import ConvergenceError
 from probdl.inference import arguments
 from probdl.inference.bijections import bijection
 from probdl.inference.checks import (
@@ -32,8 +31,8 @@ from probdl.inference.checks import (
     innermost,
 )
 from probdl.inference.enumeration import Enumeration
-from probdl.inference.first_guess import STARTS, best_start
-from probdl.inference.latents import Latent, is_discrete, lay_out, typical_value
+from probdl.inference.first_guess import best_start
+from probdl.inference.latents import is_discrete, lay_out, typical_value
 from probdl.inference.recording import NotRecordable, record
 
 
@@ -292,31 +291,6 @@ class Program:
         """Return the latent site that holds an entry of the flat vector."""
         return next(k for k, x in self.latents.items() if x.place.start <= entry < x.place.stop)
 
-    def ensure_start(self) -> None:
-        """Move the start to the best of some prior draws where the density at the prior means is zero.
-
-        Raises:
-            ConvergenceError: if it is zero or NaN at all of them; it names the sites.
-        """
-        if not bool(torch.isfinite(self.log_joint(self.start))):
-            self.start = best_start(self)
-        z = self.start
-        if bool(torch.isfinite(self.log_joint(z))):
-            return
-        bad = [k for k in self.observed if not bool(torch.isfinite(self.log_factor(k, z)).all())]
-        bad = bad or [k for k in self.latents if not bool(torch.isfinite(self.log_latent(k, z)))]
-        raise ConvergenceError(
-            f"The log-density is not finite at the prior means, nor at {STARTS} draws from the prior: the factor of "
-            f"site {', '.join(bad) or 'a prior'} is zero or NaN there. Use proper, less extreme priors, and logits= in "
-            "place of probs=."
-        )
-
-    def prior_scales(self, z: Tensor) -> dict[str, Tensor]:
-        """Return the scales of the real latent sites whose prior has one that moves with other latents, at z."""
-        here, moved = self._trace(self._value_at(z)), self._trace(self._value_at(z + 0.37))
-        scales = {name: [_scale(t.nodes[name]["fn"], x) for t in (here, moved)] for name, x in self.latents.items()}
-        return {k: a for k, (a, b) in scales.items() if a is not None and b is not None and not torch.equal(a, b)}
-
     def recorded(self, f: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
         """Return ``f`` as a recorded graph where that is safe, else ``f`` itself, with a note that says why."""
         method = getattr(f, "__func__", None)  # the program's own densities are recorded once
@@ -334,12 +308,6 @@ class Program:
             if note not in self.notes:
                 self.notes += (note,)
             return f
-
-
-def _scale(fn: Any, latent: Latent) -> Tensor | None:
-    """The scale of a real site's prior in the site's shape, where it has one."""
-    scale = getattr(innermost(fn), "scale", None)
-    return scale.expand(latent.shape) if latent.is_real() and isinstance(scale, Tensor) else None
 
 
 def _same(a: tuple, b: tuple) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from probdl.errors import ConvergenceError
+from probdl.inference.first_guess import ensure_start
 from probdl.inference.laplace import find_mode
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
@@ -41,7 +42,7 @@ def start_of(program: Program, given: Posterior | None) -> Start:
             return _at_mode(program)
         except ConvergenceError:
             pass
-    program.ensure_start()
+    ensure_start(program)
     scale = torch.full_like(program.start, _LOG_SD).exp()
     return Start(program.start, torch.diag(scale), scale, "It started at the prior means.", has_scales=False)
 
@@ -64,7 +65,7 @@ def _at_posterior(program: Program, given: Posterior) -> Start:
 
 
 def _check_same_sites(program: Program, given: Posterior) -> None:
-    theirs = {name: tuple(given.mean(name).shape) for name in given.names}
+    theirs = {name: tuple(given.mean(name).shape) for name in given.names if name not in program.discrete}
     ours = {name: tuple(latent.shape) for name, latent in program.latents.items()}
     if theirs != ours:
         raise ValueError(f"start must be a posterior of the same sites: expected {ours}; got {theirs}.")

@@ -55,6 +55,7 @@ class Smooth:
         self.products += 1
         if not self.is_finite() or not self._gradient.requires_grad:
             return torch.zeros_like(direction)
+        assert self._x is not None
         (out,) = torch.autograd.grad(
             self._gradient @ direction, self._x, retain_graph=True, allow_unused=True, materialize_grads=True
         )

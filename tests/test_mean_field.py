@@ -18,6 +18,7 @@ from scipy.stats import multivariate_normal, norm
 import probdl
 from probdl.inference import FullRank, MeanField, expectations, fit
 from probdl.inference.factors import NotApplicable
+from probdl.inference.first_guess import ensure_start
 from probdl.inference.fixed_draws import standard_draws
 from probdl.inference.program import Program
 
@@ -482,7 +483,7 @@ def test_a_start_of_density_zero_is_left_for_a_draw_of_the_prior():
 
     program = Program(model, (torch.tensor([20.0, 17.0]),))
     assert not torch.isfinite(program.log_joint(program.start))
-    program.ensure_start()
+    ensure_start(program)
     assert torch.isfinite(program.log_joint(program.start))
 
     def impossible(y):
