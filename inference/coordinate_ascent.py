@@ -124,7 +124,7 @@ class CoordinateAscent:
         prior, best = field.state(), None
         for i in range(runs):
             field.restore(prior)
-            start_at_random(field, seed + i)
+            start_at_random(field, seed, i)
             start_from(field, given)
             if runs == 1:
                 return 1

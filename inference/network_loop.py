@@ -3,7 +3,7 @@ r"""The loop of amortised stochastic VI: Adam at a fixed step size until the bou
 Networks have no posterior sd to measure steps in, so stages are judged by the bound itself. A stage ends when its trend
 is flat; its result is the average of the parameters over its later part (Polyak), valued on fixed batches with fixed
 noise, so that two stages are compared in pairs. The loop ends when the gain of the last stage, which the next would at
-best repeat, is below the tolerance.
+best repeat, is below the tolerance or a thousandth of all that was gained.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from probdl.inference.guides import Guide
 from probdl.inference.minibatches import Batch
 
 FIRST_RATE = 5e-3
+_SHARE = 0.05  # of a stage's rise: when its later half brings less, smaller steps bring more
+_WORTH = 1e-3  # of the whole rise: a stage that brings less is the last
 
 
 class Averages:
@@ -97,10 +99,11 @@ class NetworkLoop:
     def run(self) -> bool:
         """Run stages until the end, and leave the best average in the parameters; return whether it was reached."""
         try:
-            before = self._fixed_bounds()
+            first = before = self._fixed_bounds()
             while not self._stage():
                 before = self._close(before)
-                if self.gain <= self.tolerance and self.stages > 2:
+                worth = max(self.tolerance, _WORTH * float((before - first).mean()))
+                if self.gain <= worth and self.stages > 2:
                     break
         except StopIteration:
             self.reason = f"the iterable of batches ended after {self.step} steps"
@@ -189,7 +192,7 @@ class NetworkLoop:
 
 
 def _is_flat(bounds: list[float], tolerance: float) -> bool:
-    """Whether the later half of the block means rises by less than the tolerance, or than twice its error."""
+    """Whether the later half of the block means rises by less than the tolerance, twice its error, or 5 % of all."""
     if len(bounds) < 8:
         return False
     y = torch.tensor(bounds[len(bounds) // 2 :], dtype=torch.float64)
@@ -197,4 +200,4 @@ def _is_flat(bounds: list[float], tolerance: float) -> bool:
     slope = float((t * y).sum() / t.square().sum())
     left = y - y.mean() - slope * t
     error = float((left.square().sum() / (len(y) - 2) / t.square().sum()).sqrt())
-    return slope <= max(tolerance, 2 * error)
+    return slope <= max(tolerance, 2 * error, _SHARE * (float(y.mean()) - bounds[0]))

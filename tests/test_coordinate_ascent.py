@@ -359,6 +359,19 @@ def test_restarts_keep_the_best_bound_and_the_seed_decides():
     assert torch.equal(many.mean("mu"), again.mean("mu"))
 
 
+def test_components_that_the_prior_tells_apart_are_not_left_with_their_numbers_exchanged():
+    x = np.concatenate([rng.normal(-2, 0.5, 20), rng.normal(3, 0.5, 20)])
+
+    def model(x):
+        mu = pyro.sample("mu", dist.Normal(torch.tensor([3.0, -2.0]), 0.5).to_event(1))
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Categorical(torch.tensor([0.5, 0.5])))
+            pyro.sample("x", dist.Normal(mu[z], 0.5), obs=x)
+
+    posterior = fit(model, x, method="cavi")
+    assert posterior.mean("mu")[0] > 2 > posterior.mean("mu")[1]
+
+
 def test_factors_that_fit_no_form_are_refused_by_name():
     def product(y):
         w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))

@@ -68,10 +68,11 @@ class ExponentialFactor:
         constant = statistics is not None
         if statistics is None:
             statistics = [self._ones, *self.own.child(moments[self.site.name])]
-        out = torch.as_tensor(self.base)
+        out: Tensor | float = self.base
         for i, (t, phi) in enumerate(zip(statistics, self.expected)):
             total = self.weights.total(i, t, moments, constant or i == 0)
             out = out + (total * phi(moments)).sum()
+        assert isinstance(out, Tensor)
         return out
 
 

@@ -26,18 +26,22 @@ def is_multimodal(field: FreeForm) -> bool:
     return any(isinstance(b, (CategoricalBlock, ChainBlock)) for b in field.blocks)
 
 
-def start_at_random(field: FreeForm, seed: int) -> None:
-    """Start discrete latents at clusters of their data, and one of two factors that multiply at random draws."""
-    generator = torch.Generator().manual_seed(seed)
+def start_at_random(field: FreeForm, seed: int, attempt: int = 0) -> None:
+    """Start discrete latents at clusters of their data, and one of two factors that multiply at random draws.
+
+    Clusters are numbered upwards along the first variable in the first attempt, downwards in the second and at random
+    in all others: where the prior tells components apart, their numbers matter.
+    """
+    generator = torch.Generator().manual_seed(seed + attempt)
     for factor in field.factors:
         location = getattr(factor, "location", None)
         if isinstance(location, BilinearLocation):
             _scatter(max(location.blocks, key=field.blocks.index), generator)
     for block in field.blocks:
         if isinstance(block, CategoricalBlock):
-            _start_probabilities(field, block, [block.name], seed, generator)
+            _start_probabilities(field, block, [block.name], attempt, generator)
         elif isinstance(block, ChainBlock):
-            _start_probabilities(field, block, list(block.names), seed, generator)
+            _start_probabilities(field, block, list(block.names), attempt, generator)
 
 
 def _scatter(block: GaussianBlock, generator: torch.Generator) -> None:
@@ -46,13 +50,15 @@ def _scatter(block: GaussianBlock, generator: torch.Generator) -> None:
     block.restore((100 * noise, precision))
 
 
-def _start_probabilities(field: FreeForm, block: Any, names: list[str], seed: int, generator: torch.Generator) -> None:
+def _start_probabilities(
+    field: FreeForm, block: Any, names: list[str], attempt: int, generator: torch.Generator
+) -> None:
     k, n = len(block.support), len(block.moments[0])
     rows = [_features(field.reading, field, name) for name in names]
     if any(x is None for x in rows) or len({x.shape[1] for x in rows if x is not None}) != 1:
         logits = [2 * torch.randn(n, k, generator=generator, dtype=block.moments[0].dtype) for _ in names]
     else:
-        labels = _clusters(torch.cat([x for x in rows if x is not None]), k, seed)
+        labels = _clusters(torch.cat([x for x in rows if x is not None]), k, attempt, generator)
         one_hot = torch.nn.functional.one_hot(labels, k).to(block.moments[0].dtype)
         p = CONFIDENCE * one_hot + (1 - CONFIDENCE) / k
         logits = list(p.log().split(n))
@@ -60,14 +66,17 @@ def _start_probabilities(field: FreeForm, block: Any, names: list[str], seed: in
     block.restore(tuple(logits) if isinstance(block, CategoricalBlock) else (*logits, *block.state()[len(names) :]))
 
 
-def _clusters(x: Tensor, k: int, seed: int) -> Tensor:
+def _clusters(x: Tensor, k: int, attempt: int, generator: torch.Generator) -> Tensor:
     from sklearn.cluster import KMeans
 
     scale = x.std(0)
     z = ((x - x.mean(0)) / torch.where(scale > 0, scale, torch.ones_like(scale))).cpu().numpy()
     if len(np.unique(z, axis=0)) < k:
-        return torch.randint(k, (len(z),), generator=torch.Generator().manual_seed(seed))
-    return torch.as_tensor(KMeans(k, n_init=1, random_state=seed).fit_predict(z)).long()
+        return torch.randint(k, (len(z),), generator=generator)
+    found = KMeans(k, n_init=1, random_state=int(torch.randint(2**31 - 1, (1,), generator=generator))).fit(z)
+    upwards = np.argsort(np.argsort(found.cluster_centers_[:, 0]))
+    numbers = (upwards, k - 1 - upwards)[attempt] if attempt < 2 else torch.randperm(k, generator=generator).numpy()
+    return torch.as_tensor(numbers[found.labels_]).long()
 
 
 def _features(reading: Reading, field: FreeForm, name: str) -> Tensor | None:
