@@ -111,6 +111,6 @@ class Amortised:
         if loop.reason:
             return f"{done} and stopped early: {loop.reason}."
         return (
-            f"{done} and stopped since the last stage raised the bound by {loop.gain:.1g} nats a row, below the "
-            f"tolerance {loop.tolerance:.1g}, so that smaller steps would bring less."
+            f"{done} and stopped since the last stage raised the bound by {loop.gain:.1g} nats a row, below "
+            f"{loop.worth:.1g}, so that smaller steps would bring less."
         )

@@ -3,7 +3,7 @@ r"""The loop of amortised stochastic VI: Adam at a fixed step size until the bou
 Networks have no posterior sd to measure steps in, so stages are judged by the bound itself. A stage ends when its trend
 is flat; its result is the average of the parameters over its later part (Polyak), valued on fixed batches with fixed
 noise, so that two stages are compared in pairs. The loop ends when the gain of the last stage, which the next would at
-best repeat, is below the tolerance or a thousandth of all that was gained.
+best repeat, is below the tolerance or a small share of all that was gained.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from probdl.inference.guides import Guide
 from probdl.inference.minibatches import Batch
 
 FIRST_RATE = 5e-3
-_SHARE = 0.05  # of a stage's rise: when its later half brings less, smaller steps bring more
-_WORTH = 1e-3  # of the whole rise: a stage that brings less is the last
+_SHARE = 0.1  # of a stage's rise: when its later half brings less, smaller steps bring more
+_SLOW = 0.02  # of the whole rise: after a stage that brings less the step size is halved
+_WORTH = 3e-4  # of the whole rise: a stage that brings less is the last
 
 
 class Averages:
@@ -84,13 +85,14 @@ class NetworkLoop:
     stages: int = 0
     rate: float = FIRST_RATE
     gain: float = math.inf
+    worth: float = 0.0
     reason: str = ""
 
     def __post_init__(self) -> None:
         self.n, self.batches = self.guide.source.n, self.guide.source.batches(self.generator)
         self.block = min(max(50, self.n // max(1, self.guide.source.batch_size)), 500)
         self.averages, self.good = Averages(self.parameters), [p.detach().clone() for p in self.parameters]
-        self.started, self.recent = time.perf_counter(), 0.0
+        self.started, self._longest = time.perf_counter(), self.max_steps
         self._adam()
 
     def _adam(self) -> None:
@@ -102,9 +104,13 @@ class NetworkLoop:
             first = before = self._fixed_bounds()
             while not self._stage():
                 before = self._close(before)
-                worth = max(self.tolerance, _WORTH * float((before - first).mean()))
-                if self.gain <= worth and self.stages > 2:
+                rise = float((before - first).mean())
+                self.worth = max(self.tolerance, _WORTH * rise)
+                if self.gain <= self.worth and self.stages > 2:
                     break
+                if self.gain <= max(10 * self.tolerance, _SLOW * rise):
+                    self.rate /= 2
+                self._adam()
         except StopIteration:
             self.reason = f"the iterable of batches ended after {self.step} steps"
         except KeyboardInterrupt:
@@ -117,14 +123,15 @@ class NetworkLoop:
         return not self.reason
 
     def _stage(self) -> bool:
-        """Run one stage, until its trend is flat; return whether the steps are spent."""
+        """Run one stage, until its trend is flat or it is twice as long as the last; return whether steps are spent."""
         self.averages.restart()
-        bounds: list[float] = []
-        while not _is_flat(bounds, self.tolerance):
+        started, bounds = self.step, list[float]()
+        while not _is_flat(bounds, self.tolerance) and self.step - started < self._longest:
             if self.step >= self.max_steps:
                 self.reason = f"the {self.max_steps} steps allowed were not enough"
                 return True
             bounds.append(self._block())
+        self._longest = 2 * (self.step - started)
         return False
 
     def _block(self) -> float:
@@ -164,15 +171,12 @@ class NetworkLoop:
         self._adam()
 
     def _close(self, before: Tensor) -> Tensor:
-        """End a stage: its average becomes the state, and the step size is halved where it gained little."""
+        """End a stage: its average becomes the state, valued on the fixed batches, which are returned."""
         self._put(self.averages.values())
         self.good = [p.detach().clone() for p in self.parameters]
         after = self._fixed_bounds()
         self.gain = float((after - before).mean())
         self.stages += 1
-        if self.gain <= 10 * self.tolerance:
-            self.rate /= 2
-            self._adam()
         return after
 
     @torch.no_grad()
@@ -192,7 +196,7 @@ class NetworkLoop:
 
 
 def _is_flat(bounds: list[float], tolerance: float) -> bool:
-    """Whether the later half of the block means rises by less than the tolerance, twice its error, or 5 % of all."""
+    """Whether the later half of the block means rises by less than the tolerance, two errors, or a tenth of all."""
     if len(bounds) < 8:
         return False
     y = torch.tensor(bounds[len(bounds) // 2 :], dtype=torch.float64)

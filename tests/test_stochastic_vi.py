@@ -370,7 +370,7 @@ def test_a_pyro_guide_learns_the_posterior_of_every_row_and_leaves_no_parameter_
 
 
 def test_shared_latents_and_a_models_parameters_are_learned_along():
-    """The marginal of x is N(mu, W Wᵀ + s² I); two factors of three columns fit any covariance nearly."""
+    """The marginal of x is N(mu, W Wᵀ + s² I); two factors and s fit any covariance of three columns."""
     x = factor_data() + 2.0
     decoder = network(2, 3, seed=1)
 
@@ -384,7 +384,8 @@ def test_shared_latents_and_a_models_parameters_are_learned_along():
 
     posterior = fit(model, x, method=StochasticVI(guide={"z": network(3, 4)}))
     best = torch.distributions.MultivariateNormal(x.mean(0), torch.cov(x.T)).log_prob(x).sum()
-    assert best - 15 < posterior.elbo.value < best + 1  # at most the saturated likelihood; near it
+    # At most the saturated likelihood, and within 0.015 nats a row of it; the prior of mu alone costs about 6 nats.
+    assert best - 22 < posterior.elbo.value < best + 1
     assert posterior.mean("z").shape == (1500, 2)
     assert posterior.mean("mu").shape == ()
     assert list(pyro.get_param_store().keys()) == []
