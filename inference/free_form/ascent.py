@@ -35,14 +35,13 @@ class FreeForm:
         whole = {name for site in projected for name in reading.sites[site].seen}
         self.layout, self.blocks = lay_out(reading, typical, whole)
         self.blocks.sort(key=lambda b: isinstance(b, (CategoricalBlock, ChainBlock)))  # they are what a start gives
-        links = {pair for b in self.blocks if isinstance(b, ChainBlock) for pair in b.pairs}
         self.factors: list[Any] = []
         for site in reading.sites.values():
-            chained = any(site.name == child for _, child in links) and site.value is None
+            chained = site.members is not None and site.value is None
             kind = ProjectedFactor if site.name in projected else ChainFactor if chained else compile_factor
             self.factors.append(kind(reading, site, self.layout))
         self._recorded: dict[Any, Callable[..., Any]] = {}
-        self._touching = {id(b): [f for f in self.factors if f.reads & set(b.names)] for b in self.blocks}
+        self._touching = {id(b): [f for f in self.factors if f.reads & _names(b)] for b in self.blocks}
 
     def update(self, block: Block) -> None:
         """Give a block its optimum: the gradient of the expected log-density in its moments."""
@@ -167,12 +166,15 @@ class FreeForm:
             block.restore(own)
 
 
+def _names(block: Block) -> set[str]:
+    return {*block.names, block.sequence} if isinstance(block, ChainBlock) else set(block.names)
+
+
 def _named(block: Block, moments: tuple[Tensor, ...]) -> Moments:
     if isinstance(block, GaussianBlock):
         return {id(block): moments}
     if isinstance(block, ChainBlock):
-        t = len(block.names)
-        return {n: (m,) for n, m in zip(block.names, moments[:t])} | {p: (m,) for p, m in zip(block.pairs, moments[t:])}
+        return block.named(moments)
     return {block.names[0]: moments}
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from probdl.inference.factors import NotApplicable
 from probdl.inference.free_form.ascent import FreeForm
 from probdl.inference.free_form.grid import GridBlock
+from probdl.inference.free_form.layout import chains
 from probdl.inference.free_form.probing import NotConjugate
 from probdl.inference.free_form.projected import is_projected
 from probdl.inference.free_form.reading import Reading, typical_values
+from probdl.inference.free_form.sequences import join_sequences
 from probdl.inference.program import Program
 
 
@@ -27,13 +29,13 @@ def derive(program: Program, conjugate_only: bool = False) -> FreeForm:
     grids: frozenset[str] = frozenset()
     projected: frozenset[str] = frozenset()
     typical = typical_values(program)
-    reading = Reading(program, grids)
+    reading = read(program, grids)
     while True:
         try:
             field = FreeForm(reading, typical, projected)
         except NotConjugate as reason:
             site = reading.sites[reason.site]
-            gaussian = {n for n in reading.latents if reading.sites[n].kind == "gaussian"}
+            gaussian = set(reading.gaussian_latents)
             if not conjugate_only and is_projected(reading, site, gaussian) and site.name not in projected:
                 projected |= {site.name}
                 continue
@@ -43,7 +45,7 @@ def derive(program: Program, conjugate_only: bool = False) -> FreeForm:
                     f"Coordinate ascent: {reason}. Rewrite it in conjugate form, or use method='meanfield' or 'nuts'."
                 ) from reason
             grids |= {latent}
-            reading = Reading(program, grids)
+            reading = read(program, grids)
             continue
         if conjugate_only and field.has_grids():
             raise NotApplicable(
@@ -52,6 +54,13 @@ def derive(program: Program, conjugate_only: bool = False) -> FreeForm:
                 "family."
             )
         return field
+
+
+def read(program: Program, grids: frozenset[str] = frozenset()) -> Reading:
+    """Return the program's sites, those that repeat along a chain of discrete latents as one."""
+    reading = Reading(program, grids)
+    join_sequences(reading, chains(reading))
+    return reading
 
 
 def _scalar_at_fault(reading: Reading, reason: NotConjugate, grids: frozenset[str]) -> str | None:

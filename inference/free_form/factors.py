@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -77,20 +78,22 @@ class ExponentialFactor:
 
 
 class ChainFactor(ExponentialFactor):
-    """A discrete site and its discrete parent that share a chain: the joint probabilities take the place of T and r."""
+    """The transitions of a chain of discrete latents: joint probabilities of neighbours take the place of T and r."""
 
     def __init__(self, reading: Reading, site: Site, layout: Layout) -> None:
-        super().__init__(reading, site, layout)
-        (self.parent,) = self.weights.axes
-        self.pair = (self.parent, site.name)
+        super().__init__(reading, replace(site, name=""), layout)  # its own values are in the pairs
+        self.site = site
+        self.block = layout.scalar[site.members.sequence]
+        self.reads.add(site.members.sequence)
 
     def __call__(self, moments: Moments) -> Tensor:
         """Return Σ P(z_{t−1}, z_t) E log p(z_t | z_{t−1})."""
-        (joint,) = moments[self.pair]  # (units of the child, K, K)
-        phi = self.expected[1](moments)  # (K, *batch, K)
-        by_parent = joint.movedim(1, 0).reshape(joint.shape[1], *self.site.batch, joint.shape[2])
-        out = (by_parent * phi).sum()
-        return out + (self.weights.total(0, self._ones, moments, True) * self.expected[0](moments)).sum()
+        (joint,) = moments[self.block.pair]  # (times · units, K, K)
+        k, times = joint.shape[-1], self.site.members.times
+        if len(times) < len(self.block.names) - 1:
+            joint = joint.reshape(len(self.block.names) - 1, -1, k, k)[times].reshape(-1, k, k)
+        by_parent = joint.movedim(1, 0).reshape((k, *self.site.batch, k))
+        return (by_parent * self.expected[1](moments)).sum()
 
 
 class GaussianFactor:
@@ -182,7 +185,7 @@ def _residual(reading: Reading, location: Parameter, site: Site, axes: int):
 
 
 def _axes(reading: Reading, site: Site) -> tuple[str, ...]:
-    return tuple(name for name in site.seen if name in reading.program.discrete)
+    return tuple(name for name in site.seen if name in reading.discrete)
 
 
 def _expected(parameter: Parameter, layout: Layout) -> Expected:

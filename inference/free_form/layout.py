@@ -172,7 +172,7 @@ def _merge(a: _Group, b: _Group, same_units: bool) -> _Group:
 def scalar_block(reading: Reading, site: Site, typical: Values) -> Any:
     """Return the factor of a latent that is neither Gaussian nor in a chain, started at its prior."""
     name, shape = site.name, reading.shape(site.name)
-    if name in reading.program.discrete:
+    if name in reading.discrete:
         support = reading.support(name)
         zeros = torch.zeros(shape.numel(), len(support), dtype=reading.program.dtype, device=reading.program.device)
         return CategoricalBlock(name, shape, support, zeros)
@@ -212,14 +212,15 @@ def chains(reading: Reading) -> list[tuple[str, ...]]:
 
 def lay_out(reading: Reading, typical: Values, whole: set[str]) -> tuple[Layout, list[Any]]:
     """Return the layout of the mean field, and its blocks in the order of the program."""
-    names = tuple(n for n in reading.latents if reading.sites[n].kind == "gaussian")
+    names = reading.gaussian_latents
     gaussian = [_gaussian_block(g, typical) for g in gaussian_groups(reading, names, whole)]
     scalar: dict[str, Any] = {}
-    for path in chains(reading):
+    for sequence, path in reading.sequences.items():
         support, shape = reading.support(path[0]), reading.shape(path[0])
-        zero = torch.zeros(shape.numel(), len(support), dtype=reading.program.dtype, device=reading.program.device)
-        block = ChainBlock(path, shape, support, [zero for _ in path])
-        scalar |= dict.fromkeys(path, block)
+        rows = len(path) * shape.numel()
+        zero = torch.zeros(rows, len(support), dtype=reading.program.dtype, device=reading.program.device)
+        block = ChainBlock(path, sequence, shape, support, zero)
+        scalar |= dict.fromkeys((*path, sequence), block)
     for name in reading.latents:
         if name not in scalar and name not in names:
             scalar[name] = scalar_block(reading, reading.sites[name], typical)

@@ -23,6 +23,7 @@ from probdl.inference.free_form.marginals import DiscreteMarginals, Marginals, m
 MOST = 300  # entries of one site
 _TILT = 1e-3  # of a mean, in sd units
 _SWEEPS = 400
+_CLOSE = 1e-4  # of the variance, at which the response is taken as found
 
 
 def responses(field: FreeForm) -> dict[str, Tensor]:
@@ -76,19 +77,25 @@ def _tilted_mean(
     entry: int,
     c: tuple[Tensor, ...],
     t: float,
-) -> Tensor:
+) -> float:
     """The mean of an entry under the natural parameters that its factor has where all others follow the tilt."""
     field.restore(optimum)
     tilted.moments = tuple(m + t * x.reshape(m.shape) for m, x in zip(tilted.moments, c))
-    before = marginals.mean(name).reshape(-1)[entry]
     scale = abs(t) * float(marginals.sd(name).reshape(-1)[entry]) ** 2
-    for sweep in range(_SWEEPS):
+    means: list[float] = []
+    for _ in range(_SWEEPS):
         for block in field.blocks:
             field.plain_update(block)
             if block is tilted:
-                mean = marginals.mean(name).reshape(-1)[entry]
+                means.append(float(marginals.mean(name).reshape(-1)[entry]))
                 block.moments = tuple(m + t * x.reshape(m.shape) for m, x in zip(block.moments, c))
-        if sweep > 1 and float((mean - before).abs()) < 1e-4 * scale:
+        if len(means) > 3 and abs(_limit(means[-3:]) - _limit(means[-4:-1])) < _CLOSE * scale:
             break
-        before = mean
-    return mean
+    return _limit(means[-3:])
+
+
+def _limit(means: list[float]) -> float:
+    """Aitken's limit of a sequence that converges geometrically, or its last member where it stands still."""
+    a, b, c = means
+    bend = (c - b) - (b - a)
+    return c if abs(bend) <= 1e-14 * (1 + abs(c)) else c - (c - b) ** 2 / bend

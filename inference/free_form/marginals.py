@@ -189,7 +189,9 @@ class DiscreteMarginals(Marginals):
 
     def probabilities(self, name: str) -> Tensor:
         """Return the probability of each value, (*shape, K)."""
-        p = self.block.moments[self.block.names.index(name)]
+        if isinstance(self.block, ChainBlock):
+            return self.block.probabilities(name)
+        (p,) = self.block.moments
         return p.reshape((*self.block.shape, p.shape[-1]))
 
     def mean(self, name: str) -> Tensor:

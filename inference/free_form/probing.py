@@ -48,7 +48,7 @@ class Parameter:
 
     def __init__(self, reading: Reading, site: Site, which: int, axes: tuple[str, ...]) -> None:
         self.reading, self.site, self.which, self.axes = reading, site, which, axes
-        self.parents = tuple(name for name in site.parents[which] if name not in reading.program.discrete)
+        self.parents = tuple(name for name in site.parents[which] if name not in reading.discrete)
         self._supports = [reading.support(name) if name in site.parents[which] else None for name in axes]
         self.collapsed: list[int] = []
         probes = [self(reading.random_values(seed)) for seed in (3, 4)]

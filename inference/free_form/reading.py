@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils._pytree import tree_map
 
 from probdl.inference.bijections import PositiveDefiniteBijection
 from probdl.inference.factors import NotApplicable
@@ -46,7 +47,8 @@ class Site:
     weight: Tensor | None
     batch: torch.Size
     parents: list[tuple[str, ...]] = field(default_factory=list)
-    parts: list[fx.GraphModule] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    members: Any = None  # of a site that joins the sites of a sequence
 
     @property
     def seen(self) -> tuple[str, ...]:
@@ -73,23 +75,39 @@ class Reading:
         nodes = {k: s for k, s in trace.nodes.items() if s["type"] == "sample" and k in self._names(program)}
         self.sites = {name: _site(name, node, program, name in grids) for name, node in nodes.items()}
         self.latents = tuple(name for name, site in self.sites.items() if site.value is None)
+        self.discrete = dict.fromkeys(program.discrete)  # and the sequences that join several of them
+        self.sequences: dict[str, tuple[str, ...]] = {}
         self._record()
 
     @staticmethod
     def _names(program: Program) -> set[str]:
         return {*program.latents, *program.discrete, *program.observed}
 
+    @property
+    def gaussian_latents(self) -> tuple[str, ...]:
+        """The latent sites whose own factor is Gaussian."""
+        return tuple(n for n in self.latents if n in self.sites and self.sites[n].kind == "gaussian")
+
     def shape(self, name: str) -> torch.Size:
         """The shape of a latent site's value."""
+        if name in self.sequences:
+            names = self.sequences[name]
+            return torch.Size((len(names), *self.shape(names[0])))
         latent = self.program.latents.get(name)
         return latent.shape if latent is not None else self.program.discrete[name].shape()
 
     def support(self, name: str) -> Tensor:
         """The values of a discrete latent site, (K,)."""
+        if name in self.sequences:
+            return self.support(self.sequences[name][0])
         if name not in self._supports:
             values = self.program.discrete[name].enumerate_support(expand=False)
             self._supports[name] = values.reshape(len(values), -1)[:, 0]
         return self._supports[name]
+
+    def forget_values(self) -> None:
+        """Forget random values, after latents were joined."""
+        self._random.clear()
 
     def random_values(self, seed: int, scale: float = 1.0) -> Values:
         """Latent values all over their spaces, with a local seed."""
@@ -104,7 +122,7 @@ class Reading:
             if isinstance(latent.transform, PositiveDefiniteBijection):
                 z[latent.place] *= 0.3 / scale  # well-conditioned matrices only
         values = self.program.constrain(scale * z)
-        for name in self.program.discrete:
+        for name in self.discrete:
             support = self.support(name)
             index = torch.randint(len(support), self.shape(name), generator=generator).to(support.device)
             values[name] = support[index]
@@ -131,13 +149,12 @@ class Reading:
             ) from reason
         counts = [len(self._parameters(site, None, first)) for site in self.sites.values()]
         (outputs,) = graph.graph.output_node().args
-        order = {node: i for i, node in enumerate(graph.graph.nodes)}
+        places = {node: i for i, node in enumerate(graph.graph.nodes)}
         start = 0
         for site, count in zip(self.sites.values(), counts):
             for node in outputs[start : start + count]:
-                part, parents = _part(graph, node, self.latents, order)
-                site.parts.append(part)
-                site.parents.append(parents)
+                site.parts.append(Part(graph, node, self.latents, places))
+                site.parents.append(site.parts[-1].parents)
             start += count
 
     def _parameters(self, site: Site, node: Any, at: Values) -> list[Tensor]:
@@ -152,6 +169,8 @@ class Reading:
 
     def evaluate(self, site: Site, which: int, values: Values) -> Tensor:
         """Return one natural parameter of a site at latent values; of the site's batch shape and its event."""
+        if site.members is not None:
+            return site.members.evaluate(self, which, values)
         out = site.parts[which](*(values[name] for name in site.parents[which]))
         event = out.ndim - len(site.batch) if out.shape[: len(site.batch)] == site.batch else None
         if event is not None:
@@ -223,25 +242,53 @@ def _weight(node: Any, mask: Any, fn: Any, program: Program) -> Tensor | None:
     return weight
 
 
-def _part(
-    graph: fx.GraphModule, output: Any, latents: tuple[str, ...], order: dict[fx.Node, int]
-) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """The part of a graph that computes one output, and the latents that it reads."""
-    needed, waiting = {output}, [output]
-    while waiting:
-        for node in waiting.pop().all_input_nodes:
-            if node not in needed:
-                needed.add(node)
-                waiting.append(node)
-    part: fx.Graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    parents = []
-    for i, node in enumerate(x for x in order if x.op == "placeholder"):
-        if node in needed:
-            parents.append(latents[i])
-            copies[node] = part.placeholder(node.name)
-    for node in sorted(needed, key=order.__getitem__):
-        if node.op != "placeholder":
-            copies[node] = part.node_copy(node, copies.__getitem__)
-    part.output(copies[output])
-    return fx.GraphModule(graph, part), tuple(parents)
+class Part:
+    """The part of a recorded graph that computes one natural parameter; compiled when it is first run.
+
+    Attributes:
+        parents: the latents that it reads, in the program's order.
+    """
+
+    def __init__(
+        self, graph: fx.GraphModule, output: fx.Node, latents: tuple[str, ...], order: dict[fx.Node, int]
+    ) -> None:
+        self.graph, self.output = graph, output
+        needed, waiting = {output}, [output]
+        while waiting:
+            for node in waiting.pop().all_input_nodes:
+                if node not in needed:
+                    needed.add(node)
+                    waiting.append(node)
+        self.nodes = sorted(needed, key=order.__getitem__)
+        read = {node for node in self.nodes if node.op == "placeholder"}
+        inputs = [node for node in order if node.op == "placeholder"]
+        self.inputs = [node for node in inputs if node in read]
+        self.parents = tuple(name for node, name in zip(inputs, latents) if node in read)
+        self._compiled: fx.GraphModule | None = None
+
+    def __call__(self, *values: Tensor) -> Tensor:
+        """Return the parameter at the parents' values."""
+        if self._compiled is None:
+            part: fx.Graph = fx.Graph()
+            copies = {node: part.placeholder(node.name) for node in self.inputs}
+            for node in self.nodes:
+                if node.op != "placeholder":
+                    copies[node] = part.node_copy(node, copies.__getitem__)
+            part.output(copies[self.output])
+            self._compiled = fx.GraphModule(self.graph, part)
+        return self._compiled(*values)
+
+    def structure(self) -> tuple[list[tuple], list[Tensor]]:
+        """Return operations with where their arguments come from, and the constants, to compare with another part."""
+        place = {node: i for i, node in enumerate([*self.inputs, *(n for n in self.nodes if n.op != "placeholder")])}
+
+        def plain(x: Any) -> Any:
+            return ("node", place[x]) if isinstance(x, fx.Node) else repr(x)
+
+        operations, constants = [], []
+        for node in self.nodes:
+            if node.op == "get_attr":
+                constants.append(getattr(self.graph, str(node.target)))
+            elif node.op != "placeholder":
+                operations.append((str(node.target), repr(tree_map(plain, (node.args, dict(node.kwargs))))))
+        return operations, constants

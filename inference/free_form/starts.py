@@ -39,9 +39,9 @@ def start_at_random(field: FreeForm, seed: int, attempt: int = 0) -> None:
             _scatter(max(location.blocks, key=field.blocks.index), generator)
     for block in field.blocks:
         if isinstance(block, CategoricalBlock):
-            _start_probabilities(field, block, [block.name], attempt, generator)
+            _start_probabilities(field, block, block.name, attempt, generator)
         elif isinstance(block, ChainBlock):
-            _start_probabilities(field, block, list(block.names), attempt, generator)
+            _start_probabilities(field, block, block.sequence, attempt, generator)
 
 
 def _scatter(block: GaussianBlock, generator: torch.Generator) -> None:
@@ -51,19 +51,18 @@ def _scatter(block: GaussianBlock, generator: torch.Generator) -> None:
 
 
 def _start_probabilities(
-    field: FreeForm, block: Any, names: list[str], attempt: int, generator: torch.Generator
+    field: FreeForm, block: CategoricalBlock | ChainBlock, name: str, attempt: int, generator: torch.Generator
 ) -> None:
-    k, n = len(block.support), len(block.moments[0])
-    rows = [_features(field.reading, field, name) for name in names]
-    if any(x is None for x in rows) or len({x.shape[1] for x in rows if x is not None}) != 1:
-        logits = [2 * torch.randn(n, k, generator=generator, dtype=block.moments[0].dtype) for _ in names]
+    like = block.moments[0]
+    n, k = like.shape
+    rows = _features(field.reading, field, name, n)
+    if rows is None:
+        logits = 2 * torch.randn(n, k, generator=generator, dtype=like.dtype)
     else:
-        labels = _clusters(torch.cat([x for x in rows if x is not None]), k, attempt, generator)
-        one_hot = torch.nn.functional.one_hot(labels, k).to(block.moments[0].dtype)
-        p = CONFIDENCE * one_hot + (1 - CONFIDENCE) / k
-        logits = list(p.log().split(n))
-    logits = [x.to(block.moments[0].device) for x in logits]
-    block.restore(tuple(logits) if isinstance(block, CategoricalBlock) else (*logits, *block.state()[len(names) :]))
+        labels = _clusters(rows, k, attempt, generator)
+        one_hot = torch.nn.functional.one_hot(labels, k).to(like.dtype)
+        logits = (CONFIDENCE * one_hot + (1 - CONFIDENCE) / k).log()
+    block.restore((logits.to(like.device), *block.state()[1:]))
 
 
 def _clusters(x: Tensor, k: int, attempt: int, generator: torch.Generator) -> Tensor:
@@ -79,7 +78,7 @@ def _clusters(x: Tensor, k: int, attempt: int, generator: torch.Generator) -> Te
     return torch.as_tensor(numbers[found.labels_]).long()
 
 
-def _features(reading: Reading, field: FreeForm, name: str) -> Tensor | None:
+def _features(reading: Reading, field: FreeForm, name: str, n: int) -> Tensor | None:
     """The observations that each unit of a discrete latent explains, one row a unit, or None where there are none."""
     columns = []
     for factor in field.factors:
@@ -95,7 +94,7 @@ def _features(reading: Reading, field: FreeForm, name: str) -> Tensor | None:
         index = weights.index[weights.axes.index(name)]
         varying = [d for d, size in enumerate(index.shape) if size > 1]
         units = index.flatten()
-        if not torch.equal(units, torch.arange(len(units), device=units.device)):
+        if len(units) != n or not torch.equal(units, torch.arange(len(units), device=units.device)):
             return None
         x = site.value.to(reading.program.dtype)
         columns.append(x.movedim(varying, list(range(len(varying)))).reshape(len(units), -1))
@@ -129,9 +128,10 @@ def _start_discrete(block: Any, name: str, x: Tensor) -> None:
     wanted = (*block.shape, len(block.support))
     if tuple(x.shape) != wanted or bool((x < 0).any()) or bool(((x.sum(-1) - 1).abs() > 1e-6).any()):
         raise ValueError(f"start of {name!r} must hold probabilities of shape {wanted}; got shape {tuple(x.shape)}.")
-    state = list(block.state())
-    state[block.names.index(name)] = x.reshape(-1, x.shape[-1]).clamp(min=1e-300).log()
-    block.restore(tuple(state))
+    logits, n = block.state()[0].clone(), block.shape.numel()
+    first = n * block.names.index(name)
+    logits[first : first + n] = x.reshape(-1, x.shape[-1]).clamp(min=1e-300).log()
+    block.restore((logits, *block.state()[1:]))
 
 
 def _start_gaussian(block: GaussianBlock, name: str, x: Tensor) -> None:

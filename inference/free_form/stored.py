@@ -50,6 +50,8 @@ def _extra_settings(block: Any) -> dict[str, Any]:
         return {"leaves": block.leaves, "leaf": block.leaf, "core": block.core}
     if isinstance(block, GaussianBlock):
         return {"units": block.units, "size": block.size}
+    if isinstance(block, ChainBlock):
+        return {"sequence": block.sequence}
     return {"event": block.event} if isinstance(block, ExponentialBlock) else {}
 
 
@@ -76,7 +78,7 @@ def _block(x: dict[str, Any], own: dict[str, Tensor], latents: dict[str, Latent]
         block = GridBlock(latents[names[0]], own["centre"])
         block.place(own["centre"], own["reach"])
     elif x["kind"] == "ChainBlock":
-        block = ChainBlock(tuple(names), shape, own["support"], list(state[: len(names)]))
+        block = ChainBlock(tuple(names), x["sequence"], shape, own["support"], state[0])
     elif x["kind"] == "CategoricalBlock":
         block = CategoricalBlock(names[0], shape, own["support"], state[0])
     else:
