@@ -19,6 +19,7 @@ from probdl.inference.linear_response_gaussian import LinearResponseGaussian
 from probdl.inference.minibatches import RowSource
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
+from probdl.inference.starts import start_of
 from probdl.inference.stochastic_loop import Loop
 from probdl.inference.stochastic_steps import MeanFieldSteps
 from probdl.loops.progress import bar
@@ -42,6 +43,7 @@ class GlobalFit:
         seed: of batches and draws.
         progress: whether to show a bar.
         started: when the fit began.
+        start: a posterior of the same sites to start from; None starts at the mode on a pilot of the rows.
     """
 
     source: RowSource
@@ -51,6 +53,7 @@ class GlobalFit:
     seed: int
     progress: bool | None
     started: float
+    start: Posterior | None = None
 
     def posterior(self) -> Posterior:
         """Run the stages, and return what they found."""
@@ -87,7 +90,11 @@ class GlobalFit:
             self._approach()
 
     def _start(self) -> tuple[Tensor, Curvature]:
-        """The mode on the pilot; where there is none, the prior means with the size of the gradients there."""
+        """The given start, or the mode on the pilot, or the prior means with the size of the gradients there."""
+        if self.start is not None:
+            centre = start_of(self.program, self.start).centre
+            self.notes += (f"it started at a posterior by {self.start.method}",)
+            return centre, average_curvature(self.density, self.pilot, centre[None])
         try:
             return pilot_mode(self.density, self.pilot)
         except ConvergenceError as reason:

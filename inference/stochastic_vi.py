@@ -60,6 +60,7 @@ class StochasticVI:
         tolerance: root mean square error of means and log-sds from their optimum at which it stops, in posterior sd;
             with ``guide``, the predicted gain of the bound per row at which it stops is tolerance² per latent.
         max_steps: where it gives up, with a warning.
+        start: a posterior of the same sites to start from, such as one of last month's data; not with ``guide``.
 
     Raises:
         ValueError: for a batch size or plate that does not fit the data, rows that cannot be taken apart, an empty
@@ -93,6 +94,7 @@ class StochasticVI:
     plate: str | None = None
     tolerance: float = 0.02
     max_steps: int = 20_000
+    start: Posterior | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "size", "max_steps"):
@@ -103,6 +105,8 @@ class StochasticVI:
                 raise ValueError(f"{name} must be a positive integer; got {value!r}.")
         if not 0 < self.tolerance < 1:
             raise ValueError(f"tolerance must be between 0 and 1 posterior sd; got {self.tolerance!r}.")
+        if self.start is not None and self.guide is not None:
+            raise ValueError("start= is for latents that all rows share; a guide starts at the parameters that it has.")
         if self.size is not None and self.batch_size is not None:
             raise ValueError(
                 "size= says that fit is given batches, which have a size of their own: leave batch_size out."
@@ -155,7 +159,7 @@ class StochasticVI:
         else:
             _refuse_local(program, source)
             settings = (self.tolerance, self.max_steps, seed, progress, started)
-            posterior = GlobalFit(source, notes, *settings).posterior()
+            posterior = GlobalFit(source, notes, *settings, start=self.start).posterior()
         if stream is not None:  # the program holds one batch: nobody may take it for all rows
             program.subsampled = {source.plates[0]: (source.n, source.batch_size)}
         return posterior

@@ -293,6 +293,34 @@ def test_a_model_that_reads_its_data_by_numpy_runs_as_it_is():
     assert_at(posterior, mean, sd, tolerance=0.06)
 
 
+def test_a_posterior_of_other_data_is_a_start():
+    X, y = regression(n=8000)
+    mean, sd, _, _ = regression_optimum(X, y)
+    earlier = fit(normal_regression, X[:2000], y[:2000], method="laplace")
+    posterior = fit(normal_regression, X, y, method=StochasticVI(batch_size=200, start=earlier))
+    assert "started at a posterior by laplace" in posterior.message
+    assert_at(posterior, mean, sd)
+    with pytest.raises(ValueError, match="start must be a posterior of the same sites"):
+        fit(counts, torch.ones(50), method=StochasticVI(batch_size=10, start=earlier))
+
+
+def test_the_error_that_it_claims_is_its_error():
+    """Six seeds of ten coordinates: the pooled error is within a factor of two of the claim (chance below 1e-4)."""
+    g = generator(5)
+    X = torch.randn(4000, 4, generator=g, **F64)
+    y = (torch.rand(4000, generator=g, **F64) < torch.sigmoid(X @ torch.linspace(-1, 1, 4, **F64))).double()
+    claims, errors, exact = [], [], None
+    for seed in range(6):
+        posterior = fit(logistic, X, y, method=StochasticVI(batch_size=48), seed=seed)
+        ours = torch.cat([posterior.mean("b")[None], posterior.mean("w")])
+        sd = torch.cat([posterior.sd("b")[None], posterior.sd("w")])
+        exact = exact or logistic_optimum(X, y, ours, sd.log())
+        errors.append(torch.cat([(ours - exact[0]) / exact[1], 2**0.5 * (sd / exact[1]).log()]))
+        claims.append(posterior.history["error"].iloc[-1])
+    ratio = float(torch.stack(errors).square().mean().sqrt()) / float(np.sqrt(np.mean(np.square(claims))))
+    assert 0.5 < ratio < 2.0, ratio
+
+
 # Latents of every row.
 
 LOADINGS = torch.tensor([[1.0, 0.5, -0.3], [0.2, -1.0, 0.8]], **F64)
