@@ -40,7 +40,8 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if any(self._reads_input(x) for x in tree_leaves((args, kwargs))):
+        # Ones are ones whatever the input is: so the gradient of a total does not keep the total alive.
+        if func is not torch.ops.aten.ones_like.default and any(map(self._reads_input, tree_leaves((args, kwargs)))):
             func = _RESHAPES.get(func, func)
             self._check_repeatable(func, args)
             func, args = _batchable(func, args)

@@ -285,6 +285,15 @@ def test_linear_response_is_exact_where_the_posterior_is_gaussian():
     assert close(posterior.summary()["sd_lr"], exact.diagonal() ** 0.5, 1e-6)
 
 
+def test_a_factor_that_is_much_too_narrow_is_named():
+    """The mean of noisy group means, with one row a group: both precisions are hard to tell apart."""
+    y = np.random.default_rng(3).normal(size=(2, 3))
+    posterior = fit(models.hierarchical, y, method="cavi")
+    table = posterior.summary()
+    assert (table["sd_lr"] / table["sd"]).max() > 1.2
+    assert any("mean field is too narrow here" in note for note in posterior.notes)
+
+
 def test_linear_response_corrects_a_precision_that_depends_on_the_mean():
     """Normal with 20 rows: the exact marginal sd of tau by quadrature in two dimensions."""
     y = np.random.default_rng(9).normal(0, 1, 20)

@@ -188,9 +188,11 @@ def test_discrete_latents_and_subsampling_are_refused_by_name():
             pyro.sample("x", dist.Normal(mu, 1.0), obs=x[i])
 
     with pytest.raises(ValueError, match="latent sites k are discrete"):
-        fit(mixture, torch.randn(4))
+        fit(mixture, torch.randn(4), method="laplace")
+    with pytest.raises(ValueError, match="needs continuous ones"):
+        fit(mixture, torch.randn(4), method="ep")
     with pytest.raises(ValueError, match="plate 'rows' draws 2 of 4"):
-        fit(minibatch, torch.randn(4))
+        fit(minibatch, torch.randn(4), method="laplace")
 
 
 def test_a_support_that_depends_on_another_latent_is_refused():
@@ -204,7 +206,7 @@ def test_a_support_that_depends_on_another_latent_is_refused():
 
 
 def test_methods_are_values_or_names():
-    with pytest.raises(ValueError, match="method must be one of 'auto', 'ep'"):
+    with pytest.raises(ValueError, match="method must be one of 'auto', 'cavi', 'ep'"):
         fit(logistic, X3, Y3, method="hmc")
     with pytest.raises(TypeError, match="method must be a value"):
         fit(logistic, X3, Y3, method=dict)

@@ -92,8 +92,7 @@ class FreeForm:
         with torch.enable_grad():
             moments = self._by_name((*tensors[: own.start], *leaves, *tensors[own.stop :]))
             total = torch.stack([f(moments) for f in self._touching[id(block)]]).sum()
-            one = torch.ones((), dtype=total.dtype, device=total.device)  # given, so that a recording drops the total
-            gradient = torch.autograd.grad(total, leaves, one, allow_unused=True)
+            gradient = torch.autograd.grad(total, leaves, allow_unused=True)
         return tuple(torch.zeros_like(m) if g is None else g for m, g in zip(leaves, gradient))
 
     def _flat(self) -> list[Tensor]:

@@ -38,6 +38,21 @@ def responses(field: FreeForm) -> dict[str, Tensor]:
     return out
 
 
+def narrowest(field: FreeForm, most: int) -> tuple[str, float] | None:
+    """Return the site whose sd falls shortest of linear response, and the ratio; None above ``most`` entries.
+
+    It is also left alone where there are discrete latents, whose sweeps are many.
+    """
+    blocks = [marginals_of(b) for b in field.blocks]
+    if any(isinstance(m, DiscreteMarginals) for m in blocks):
+        return None
+    if sum(m.sd(name).numel() for m in blocks for name in m.block.names) > most:
+        return None
+    found = responses(field)
+    ratios = {name: float((found[name] / m.sd(name)).max()) for m in blocks for name in m.block.names}
+    return max(ratios.items(), key=lambda pair: pair[1])
+
+
 def _site(field: FreeForm, block: Block, marginals: Marginals, name: str) -> Tensor:
     sd = marginals.sd(name)
     if sd.numel() > MOST:

@@ -7,7 +7,11 @@ from probdl.inference.free_form.blocks import Block, CategoricalBlock
 from probdl.inference.free_form.chain import ChainBlock
 from probdl.inference.free_form.gaussian_block import ArrowBlock, GaussianBlock
 from probdl.inference.free_form.grid import GridBlock
+from probdl.inference.free_form.linear_response import narrowest
 from probdl.loops.iterate import Iteration
+
+_NARROW = 1.2  # ratio of the linear-response sd to the sd from which it is said
+_FEW = 20  # entries for which linear response is taken without being asked for
 
 
 def message_of(field: FreeForm, history: Iteration, runs: int) -> tuple[str, tuple[str, ...]]:
@@ -36,6 +40,12 @@ def _described(block: Block) -> str:
 
 def _notes(field: FreeForm) -> list[str]:
     notes = []
+    worst = narrowest(field, _FEW)
+    if worst is not None and worst[1] > _NARROW:
+        notes.append(
+            f"mean field is too narrow here: at site {worst[0]!r} the linear-response sd is {worst[1]:.2g} times its sd; "
+            "read sd_lr in summary()"
+        )
     if field.projected:
         sites = ", ".join(sorted(field.projected))
         notes.append(f"the factor of {sites} is not conjugate and was followed by natural gradients")
