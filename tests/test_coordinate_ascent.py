@@ -213,6 +213,50 @@ def test_beta_binomial_and_exponential_rates_are_exact():
     assert close(posterior.mean("rate"), 4 / (0.5 + waits.sum()))
 
 
+def test_a_broken_stick_adds_up_the_statistics_of_its_pieces():
+    """Weights b₁, (1−b₁)b₂, (1−b₁)(1−b₂): each piece has a Beta posterior, and the evidence is a product of Betas."""
+
+    def model(x):
+        b = pyro.sample("b", dist.Beta(torch.ones(2), 3.0).to_event(1))
+        weights = torch.cat([b, torch.ones(1)]) * torch.cat([torch.ones(1), torch.cumprod(1 - b, -1)])
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Categorical(weights), obs=x)
+
+    x = np.array([0, 0, 1, 2, 2, 2, 1])
+    posterior = fit(model, x, method="cavi")
+    a, b = np.array([1 + 2, 1 + 2]), np.array([3 + 5, 3 + 3])
+    assert close(posterior.mean("b"), a / (a + b))
+    exact = (gammaln(a) + gammaln(b) - gammaln(a + b) + np.log(3)).sum()
+    assert abs(posterior.elbo.value - exact) < 1e-9
+
+
+def test_crossed_groups_are_leaves_and_core_of_one_gaussian():
+    """Many groups and a few that cross them, exactly the joint Gaussian of all."""
+    generator = np.random.default_rng(13)
+    many, few = np.repeat(np.arange(12), 4), np.tile(np.arange(3), 16)
+    y = generator.normal(size=48) + 0.5 * few
+
+    def model(many, few, y):
+        with pyro.plate("many", 12):
+            u = pyro.sample("u", dist.Normal(0.0, 0.7))
+        with pyro.plate("few", 3):
+            v = pyro.sample("v", dist.Normal(0.5, 2.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(u[many] + v[few], 0.8), obs=y)
+
+    posterior = fit(model, many, few, y, method="cavi")
+    assert "12 units around a core of 3" in posterior.message
+    Z = np.column_stack([np.eye(12)[many], np.eye(3)[few]])
+    prior = np.diag(np.append(np.full(12, 1 / 0.49), np.full(3, 0.25)))
+    covariance = np.linalg.inv(prior + Z.T @ Z / 0.64)
+    mean = covariance @ (Z.T @ y / 0.64 + prior @ np.append(np.zeros(12), np.full(3, 0.5)))
+    assert close(torch.cat([posterior.mean("u"), posterior.mean("v")]), mean)
+    assert close(posterior.cov("u", "v"), covariance)
+    marginal = Z @ np.linalg.inv(prior) @ Z.T + 0.64 * np.eye(48)
+    exact = stats.multivariate_normal(Z @ np.append(np.zeros(12), np.full(3, 0.5)), marginal).logpdf(y)
+    assert abs(posterior.elbo.value - exact) < 1e-8
+
+
 def test_a_bound_rises_at_every_sweep_and_the_history_shows_it():
     posterior = fit(models.full_mixture, two_clusters(), 2, method=CoordinateAscent(restarts=1))
     assert posterior.history["elbo"].diff().dropna().min() > -1e-8

@@ -18,6 +18,7 @@ from probdl.inference.free_form.probing import NotConjugate, Parameter, close, f
 from probdl.inference.free_form.reading import Values
 
 Moments = dict[str, Any]
+MOST_ADDED = 200  # units of a parent whose statistics a parameter may add up
 
 
 class Expected(Protocol):
@@ -66,10 +67,7 @@ class StatisticLinear:
         self._certify()
 
     def _units(self, block: ExponentialBlock) -> Tensor:
-        low, high = (_values_of(block, self.parameter, seed) for seed in (11, 12))
-        values = self.parameter.reading.random_values(13)
-        dims = len(block.unit_shape)
-        index = flat_index(self.parameter, values, block.name, low, high, dims)
+        index = units_seen(self.parameter, block)
         if index is None:
             raise NotConjugate(self.parameter.site.name, block.name, "sees several entries at once of the latent")
         return index
@@ -95,14 +93,10 @@ class StatisticLinear:
         knots = [_knots(block) for block in self.parents]
         grid = self._on_knots(values, knots, 0)
         for axis, block in enumerate(self.parents):
-            basis = _basis(block, knots[axis])
-            grid = (
-                torch.linalg.solve(basis.to(grid), grid.movedim(axis, 0).flatten(1))
-                .reshape(-1, *grid.movedim(axis, 0).shape[1:])
-                .movedim(0, axis)
-                if basis is not None
-                else grid
-            )
+            if not isinstance(block, GridBlock):
+                first = grid.movedim(axis, 0)
+                solved = torch.linalg.solve(_basis(block, knots[axis]).to(grid), first.reshape(len(first), -1))
+                grid = solved.reshape(first.shape).movedim(0, axis)
         coefficients = grid.movedim(tuple(range(len(self.parents))), tuple(range(-len(self.parents), 0)))
         if not any(isinstance(b, GridBlock) for b in self.parents):  # what solving left of zeros
             rounding = 1e-12 * coefficients.abs().amax()
@@ -172,6 +166,77 @@ class StatisticLinear:
         return used[0] - 1, 1.0 if abs(value - 1) < 1e-12 else value
 
 
+def units_seen(parameter: Parameter, block: ExponentialBlock) -> Tensor | None:
+    """Return the one unit of a block that each entry of a parameter sees, or None if some see several."""
+    low, high = (_values_of(block, parameter, seed) for seed in (11, 12))
+    return flat_index(parameter, parameter.reading.random_values(13), block.name, low, high, len(block.unit_shape))
+
+
+def expected_of(parameter: Parameter, blocks: dict[str, ExponentialBlock]) -> Expected:
+    """Return the expectation of a parameter in the form that it has.
+
+    Raises:
+        NotConjugate: if it has none of them.
+    """
+    if not parameter.parents:
+        return Constant(parameter(parameter.reading.random_values(23)))
+    if len(parameter.parents) == 1:
+        block = blocks[parameter.parents[0]]
+        few = block.knots and block.natural.shape[0] <= MOST_ADDED
+        if few and units_seen(parameter, block) is None:
+            return AdditiveStatistics(parameter, block)
+    return StatisticLinear(parameter, blocks)
+
+
+class AdditiveStatistics:
+    """A parameter that is a sum over many units of one parent, each through its statistics, as a broken stick is.
+
+    Args:
+        parameter: what to take the expectation of.
+        block: its one parent, of scalars.
+
+    Raises:
+        NotConjugate: if it is no such sum.
+    """
+
+    def __init__(self, parameter: Parameter, block: ExponentialBlock) -> None:
+        self.parameter, self.parents = parameter, [block]
+        values = parameter.reading.random_values(15)
+        knots = _knots(block)
+
+        def at(x: Tensor) -> Tensor:
+            return parameter({**values, block.name: x})
+
+        steps = torch.stack(
+            [(block.statistics(k.reshape(-1)[:1]) - block.statistics(knots[0].reshape(-1)[:1]))[0] for k in knots[1:]]
+        )
+        base, columns = at(knots[0]), []
+        for unit in range(block.natural.shape[0]):
+            moved = []
+            for knot in knots[1:]:
+                x = knots[0].clone().reshape(-1)
+                x[unit] = knot.reshape(-1)[unit]
+                moved.append(at(x.reshape(block.shape)) - base)
+            columns.append(torch.linalg.solve(steps, torch.stack(moved).reshape(len(moved), -1)).T)
+        self.coefficients = torch.stack(columns, 1).reshape(*base.shape, -1)
+        start = block.statistics(knots[0].reshape(-1)).reshape(-1)
+        self.constant = base - self.coefficients @ start
+        self._certify(block)
+
+    def _certify(self, block: ExponentialBlock) -> None:
+        for seed, scale in ((16, 1.0), (17, 2.5), (18, 0.3)):
+            values = self.parameter.reading.random_values(seed, scale)
+            expected = self({block.name: (block.statistics(values[block.name].reshape(-1)),)})
+            exact = self.parameter(values)
+            if not bool(((expected - exact).abs() <= 1e-7 * exact.abs().amax().clamp(min=1.0)).all()):
+                reason = "sees several entries at once, and not through a sum of their statistics, of the latent"
+                raise NotConjugate(self.parameter.site.name, block.name, reason)
+
+    def __call__(self, moments: Moments) -> Tensor:
+        """Return the expectation."""
+        return self.constant + self.coefficients @ moments[self.parents[0].name][0].reshape(-1)
+
+
 def _values_of(block: ExponentialBlock, parameter: Parameter, seed: int) -> Tensor:
     """One value for all units; a grid's own points, where it is not on one."""
     if isinstance(block, GridBlock):
@@ -192,9 +257,7 @@ def _knots(block: ExponentialBlock) -> list[Tensor]:
     return [torch.full(block.shape, x, dtype=like.dtype, device=like.device) for x in block.knots]
 
 
-def _basis(block: ExponentialBlock, knots: list[Tensor]) -> Tensor | None:
-    if isinstance(block, GridBlock):
-        return None
+def _basis(block: ExponentialBlock, knots: list[Tensor]) -> Tensor:
     x = torch.stack([k.reshape(-1)[0] for k in knots])
     return torch.nn.functional.pad(block.statistics(x), (1, 0), value=1.0)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probdl.inference.free_form.expected import Constant, Expected, StatisticLinear
+from probdl.inference.free_form.expected import expected_of
 from probdl.inference.free_form.gaussian_block import GaussianBlock
 from probdl.inference.free_form.locations import compile_location
 from probdl.inference.free_form.probing import NotConjugate, Parameter
@@ -44,7 +44,7 @@ class ExponentialFactor:
         for p in parameters:
             for block in layout.gaussian_of(p.parents):
                 raise NotConjugate(site.name, ", ".join(block.names), "is not conjugate in the Gaussian latent")
-        self.expected = [_expected(p, layout) for p in parameters]
+        self.expected = [expected_of(p, layout.scalar) for p in parameters]
         self.weights = Weights(reading, site, axes, layout.scalar, collapsed_dims(parameters, site))
         self.own = layout.scalar.get(site.name) if site.value is None else None
         self.reads = {name for p in parameters for name in p.parents} | set(axes) | ({site.name} if self.own else set())
@@ -109,7 +109,7 @@ class GaussianFactor:
         wrong = [name for name in location.parents if name in layout.scalar]
         if wrong:
             raise NotConjugate(site.name, wrong[0], "has a location that depends on the latent", grid=False)
-        self.precision, self.log_det = (_expected(p, layout) for p in scale)
+        self.precision, self.log_det = (expected_of(p, layout.scalar) for p in scale)
         self.latent = site.value is None
         evaluate = _residual(reading, location, site, len(axes)) if self.latent else location
         names = (*location.parents, site.name) if self.latent else location.parents
@@ -186,12 +186,6 @@ def _residual(reading: Reading, location: Parameter, site: Site, axes: int):
 
 def _axes(reading: Reading, site: Site) -> tuple[str, ...]:
     return tuple(name for name in site.seen if name in reading.discrete)
-
-
-def _expected(parameter: Parameter, layout: Layout) -> Expected:
-    if not parameter.parents:
-        return Constant(parameter(parameter.reading.random_values(23)))
-    return StatisticLinear(parameter, layout.scalar)
 
 
 def compile_factor(reading: Reading, site: Site, layout: Layout) -> Any:

@@ -139,7 +139,9 @@ class BilinearLocation:
         self.outer = all(a == 1 or b == 1 for a, b in zip(left_units.shape, right_units.shape))
         self.pure = not bool(m[0].any()) and not bool(m[:, 0].any())  # no terms in one of the two alone
         core = m[1:, 1:] if self.pure else m
-        self.core = None if core.shape[0] == core.shape[1] and bool((core == torch.eye(len(core)).to(core)).all()) else core
+        self.core = (
+            None if core.shape[0] == core.shape[1] and bool((core == torch.eye(len(core)).to(core)).all()) else core
+        )
         self._counting = [torch.equal(u.reshape(-1), torch.arange(u.numel(), device=u.device)) for u in self.units]
 
     def _parts(self, moments: dict[int, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

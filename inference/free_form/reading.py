@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_map
 
 from probdl.inference.bijections import PositiveDefiniteBijection
+from probdl.inference.checks import innermost
 from probdl.inference.factors import NotApplicable
 from probdl.inference.free_form.exponential import Form, form_of, gaussian_parts
 from probdl.inference.free_form.indexing import IndexByTensors
@@ -72,16 +73,13 @@ class Reading:
         self._supports: dict[str, Tensor] = {}
         self._random: dict[tuple[int, float], Values] = {}
         trace = _trace(program, typical_values(program))
-        nodes = {k: s for k, s in trace.nodes.items() if s["type"] == "sample" and k in self._names(program)}
+        names = {*program.latents, *program.discrete, *program.observed}
+        nodes = {k: s for k, s in trace.nodes.items() if k in names and not s["infer"].get("_deterministic")}
         self.sites = {name: _site(name, node, program, name in grids) for name, node in nodes.items()}
         self.latents = tuple(name for name, site in self.sites.items() if site.value is None)
         self.discrete = dict.fromkeys(program.discrete)  # and the sequences that join several of them
         self.sequences: dict[str, tuple[str, ...]] = {}
         self._record()
-
-    @staticmethod
-    def _names(program: Program) -> set[str]:
-        return {*program.latents, *program.discrete, *program.observed}
 
     @property
     def gaussian_latents(self) -> tuple[str, ...]:
@@ -101,7 +99,7 @@ class Reading:
         if name in self.sequences:
             return self.support(self.sequences[name][0])
         if name not in self._supports:
-            values = self.program.discrete[name].enumerate_support(expand=False)
+            values = innermost(self.program.discrete[name]).enumerate_support(expand=False)
             self._supports[name] = values.reshape(len(values), -1)[:, 0]
         return self._supports[name]
 
