@@ -11,6 +11,7 @@ from probdl.inference.checks import innermost
 from probdl.inference.enumeration import can_switch_labels
 from probdl.inference.gaussian_families import FullRankFamily
 from probdl.inference.latents import Latent
+from probdl.inference.linear_response import PROBES, is_probed
 from probdl.inference.linear_response_gaussian import LinearResponseGaussian
 from probdl.inference.program import Program
 
@@ -29,7 +30,15 @@ def advice(program: Program, optimum: Optimum, approximation: LinearResponseGaus
         *funnels(program, approximation.free_mean, precision),
         *switching(program, approximation.free_mean),
         *imprecise(optimum.location_error, optimum.scale_error),
+        *probed(optimum),
     )
+
+
+def probed(optimum: Optimum) -> tuple[str, ...]:
+    """Say where the linear response is not computed for each latent."""
+    if not is_probed(optimum.curvature, optimum.family.dim):
+        return ()
+    return (f"for so many latents sd_lr is estimated from {PROBES} random probes, and may be off by a few percent",)
 
 
 def too_narrow(approximation: LinearResponseGaussian, is_full: bool) -> tuple[str, ...]:

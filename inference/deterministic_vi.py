@@ -22,6 +22,7 @@ from probdl.inference.program import Program
 from probdl.inference.trust_region import Minimum, Smooth, minimise
 
 _FIRST_STEPS = 15
+_MOST_GROWTH = 1e16  # of a variance in the first steps
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Settings:
     """What a user may set.
 
     Attributes:
-        draw_error: largest error of a location, in linear-response sd units, at which draws are no longer doubled.
+        draw_error: largest error of a location, in linear-response sd units, and half that of a log-scale, at which
+            points are no longer doubled.
         max_points: where doubling stops.
         max_steps: of the optimiser, at each number of points.
     """
@@ -90,14 +92,17 @@ def maximise(
     family = _backtracked(program, family, expectation)
     rows: list[dict[str, float]] = []
     if not has_scales:
-        family = _scaled(family, expectation, rows)
+        family = _scaled(program, family, expectation, rows)
     while True:
         optimum = _maximise_once(program, family, expectation, settings, rows)
         enough = min(settings.draw_error, expectation.tolerance)
-        if optimum.location_error <= enough or 2 * expectation.points > settings.max_points:
+        is_precise = optimum.location_error <= enough and optimum.scale_error <= 2 * enough
+        if is_precise or 2 * expectation.points > settings.max_points:
             return optimum
         expectation = expectation.refined()
         family = optimum.family.restarted(optimum.phi, optimum.covariance)
+        if not bool(torch.isfinite(expectation(family, family.zero()))):
+            return optimum  # more points reach where the density is zero, which the check of the bound says
 
 
 def _backtracked(program: Program, family: Family, expectation: Expectation) -> Family:
@@ -113,12 +118,18 @@ def _backtracked(program: Program, family: Family, expectation: Expectation) -> 
     )
 
 
-def _scaled(family: Family, expectation: Expectation, rows: list[dict[str, float]]) -> Family:
+def _scaled(program: Program, family: Family, expectation: Expectation, rows: list[dict[str, float]]) -> Family:
     """Take the first steps in the scales of the start, and go on in those that they found."""
     smooth = Smooth(lambda phi: -expectation(family, phi) - family.entropy(phi), family.centre)
     found = minimise(smooth, family.zero(), 1e-2, _FIRST_STEPS)
     _note(rows, found, expectation)
-    variances = family.covariance(found.x).diagonal()
+    variances, start = (family.covariance(phi).diagonal() for phi in (found.x, family.zero()))
+    growth = (variances / start).nan_to_num(torch.inf)
+    if not bool((growth < _MOST_GROWTH).all()):
+        site = program.site_at(int(growth.argmax()))
+        raise ConvergenceError(
+            f"Deterministic VI: the approximation grows without limit along {site!r}. {_improper(site)}"
+        )
     return family.restarted(found.x, torch.diag(variances))
 
 
@@ -167,6 +178,12 @@ def _not_curved(program: Program, family: Family, smooth: Smooth, found: Minimum
     site, smallest = program.weakest_site(inverse.T @ ((block + block.T) / 2) @ inverse)
     return (
         f"Deterministic VI stopped after {found.steps} steps ({found.message}) where {reason}: along {site!r} the "
-        f"smallest curvature is {smallest:.2g} of the largest. The posterior may be improper or unbounded there: give "
-        f"{site!r} a proper prior, remove what the data cannot tell apart, or use method='nuts'."
+        f"smallest curvature is {smallest:.2g} of the largest. {_improper(site)}"
+    )
+
+
+def _improper(site: str) -> str:
+    return (
+        f"The posterior may be improper or unbounded there: give {site!r} a proper prior, remove what the data cannot "
+        "tell apart, or use method='nuts'."
     )

@@ -25,7 +25,8 @@ class FullRank:
 
     Args:
         draws: the first number of fixed draws, even; None takes at least 64 and at least 8 times the number of latents.
-        draw_error: the largest error of a mean, in units of sd_lr, at which draws are no longer doubled.
+        draw_error: the largest error of a mean, in units of sd_lr, and half that of an sd, relative, at which draws are
+            no longer doubled.
         max_draws: where doubling stops.
         max_steps: of Newton's method, at each number of draws.
         start: a posterior of the same sites to start from; None starts at the mode.

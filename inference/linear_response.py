@@ -16,14 +16,19 @@ from probdl.inference.gaussian_families import Family
 from probdl.inference.latents import Latent
 from probdl.inference.trust_region import Smooth
 
-_DENSE = 8000  # parameters up to which the Hessian is held as a matrix
-_MOST_COLUMNS = 500  # latents up to which the covariance is solved for column by column where it is not
-_HUBS = 50  # of which the least well known are then solved for
-PROBES = 64  # random probes of its diagonal for more
+_DENSE = 1200  # parameters up to which the Hessian is held as a matrix
+_MOST_COLUMNS = 300  # latents up to which the covariance is solved for column by column where it is not
+_HUBS = 20  # of which the least well known are then solved for
+PROBES = 32  # random probes of its diagonal for more
 _CHUNK = 16
 _STEPS = 4  # towards the optimum for further points
 _SHORT = 1.0  # whitened length up to which such a step is trusted
 _ROOT2 = 2**0.5
+
+
+def is_probed(curvature: Curvature, dim: int) -> bool:
+    """Whether there are so many latents that the linear response is estimated from random probes."""
+    return not curvature.is_dense and dim > _MOST_COLUMNS
 
 
 class Curvature:
@@ -58,7 +63,7 @@ class Curvature:
         """Return the first (dim, dim) block of the Hessian; its expectation, the identity, where it is not held."""
         return self.matrix[:dim, :dim] if self.is_dense else torch.eye(dim).to(self.x)
 
-    def _conjugate_gradients(self, b: Tensor, tolerance: float = 1e-6, most: int = 500) -> Tensor:
+    def _conjugate_gradients(self, b: Tensor, tolerance: float = 1e-5, most: int = 500) -> Tensor:
         x, r = torch.zeros_like(b), b.clone()
         p, size = r.clone(), r @ r
         for _ in range(most):
@@ -76,8 +81,8 @@ class Curvature:
 
 def response_covariance(family: Family, curvature: Curvature) -> Tensor:
     """Return the linear-response covariance of z, (d, d); where that is too much, a diagonal one from random probes."""
-    if not curvature.is_dense and family.dim > _MOST_COLUMNS:
-        return torch.diag(_probed_variances(family, curvature))
+    if is_probed(curvature, family.dim):
+        return torch.diag(_probed_variances(family, curvature))  # advice says so
     unit = torch.eye(len(curvature.x), family.dim).to(curvature.x)
     inner = curvature.solve(unit)[: family.dim]
     covariance = family.root @ inner @ family.root.T
@@ -95,7 +100,7 @@ def _probed_variances(family: Family, curvature: Curvature) -> Tensor:
     hubs = (products.std(1) / variances.abs()).topk(min(_HUBS, family.dim)).indices  # those that probes know least
     tilts = torch.cat([family.root[hubs].T, signs.new_zeros(len(curvature.x) - family.dim, len(hubs))])
     variances[hubs] = (family.root[hubs] * curvature.solve(tilts)[: family.dim].T).sum(1)
-    return variances.clamp(min=1e-300)
+    return variances.maximum(family.covariance(curvature.x).diagonal())  # which it cannot fall below at an optimum
 
 
 def response_sds(

@@ -34,8 +34,9 @@ class MeanField:
 
     Args:
         draws: the first number of fixed draws, even; None takes at least 32 and 4 times the number of latents, but
-            128 for more than 256 latents.
-        draw_error: the largest error of a mean, in units of sd_lr, at which draws are no longer doubled.
+            64 for more than 256 latents.
+        draw_error: the largest error of a mean, in units of sd_lr, and half that of an sd, relative, at which draws are
+            no longer doubled.
         max_draws: where doubling stops.
         max_steps: of Newton's method, at each number of draws.
         start: a posterior of the same sites to start from; None starts at the mode.
@@ -78,7 +79,7 @@ class MeanField:
         program.require_all_rows()
         program.sum_out_discrete()
         start = start_of(program, self.start)
-        least = max(16, 2 * program.dim) if program.dim <= _MOST_ORTHOGONAL else 64
+        least = max(16, 2 * program.dim) if program.dim <= _MOST_ORTHOGONAL else 32
         pairs = least if self.draws is None else self.draws // 2
         family = MeanFieldFamily(start.centre, start.root, start.scale)
         settings = Settings(self.draw_error, self.max_draws, self.max_steps)

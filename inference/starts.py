@@ -13,7 +13,7 @@ from probdl.inference.laplace import find_mode
 from probdl.inference.posterior import Posterior
 from probdl.inference.program import Program
 
-_MOST_DENSE = 2000  # latents up to which the mode is looked for, which needs the whole Hessian
+_MOST_DENSE = 500  # latents up to which the mode is looked for, which needs the whole Hessian
 _LOG_SD = -3.0  # of the scales where nothing is known of them
 _DRAWS = 4000
 

@@ -16,7 +16,7 @@ from scipy.special import expit, logsumexp
 from scipy.stats import multivariate_normal, norm
 
 import probdl
-from probdl.inference import FullRank, MeanField, expectations, fit
+from probdl.inference import FullRank, MeanField, Posterior, expectations, fit
 from probdl.inference.factors import NotApplicable
 from probdl.inference.first_guess import ensure_start
 from probdl.inference.fixed_draws import standard_draws
@@ -230,6 +230,13 @@ def test_the_columns_of_the_summary():
     assert list(table.columns) == ["mean", "sd", "5%", "50%", "95%", "sd_lr"]
 
 
+def test_a_saved_posterior_keeps_its_linear_response(tmp_path):
+    posterior = fit(gamma_poisson, torch.tensor([3.0, 4.0]), method="meanfield")
+    posterior.save(tmp_path / "posterior.safetensors")
+    loaded = Posterior.load(tmp_path / "posterior.safetensors")
+    assert loaded.summary().equals(posterior.summary())
+
+
 # Linear systems
 
 
@@ -245,6 +252,7 @@ def test_conjugate_gradients_give_the_dense_linear_response(monkeypatch):
     monkeypatch.setattr(linear_response, "_HUBS", 1)
     probed = fit(logistic, X, y, method="meanfield")
     assert np.allclose(stacked(dense, "sd_lr"), stacked(probed, "sd_lr"), rtol=0.2)
+    assert any("random probes" in note for note in probed.notes)
 
 
 def test_a_program_that_cannot_be_recorded_gives_the_same():
@@ -461,16 +469,16 @@ def test_sites_and_shapes_that_come_and_go_are_refused_by_name():
         fit(resized, torch.tensor(0.3), method="meanfield")
 
 
-def test_an_improper_posterior_is_refused_by_name():
+@pytest.mark.parametrize("y", [[0.3, 0.5], [28.0, 8, -3, 7, -1, 1, 18, 12]])
+@pytest.mark.parametrize("method", ["meanfield", "fullrank"])
+def test_an_improper_posterior_is_refused_by_name(method, y):
     def model(y):
         a = pyro.sample("a", dist.Normal(0.0, 1.0))
         pyro.sample("flat", dist.Normal(0.0, 1.0).mask(False))
-        with pyro.plate("rows", len(y)):
-            pyro.sample("y", dist.Normal(a, 1.0), obs=y)
+        pyro.sample("y", dist.Normal(a, 1.0).expand([len(y)]).to_event(1), obs=y)
 
-    for method in ("meanfield", "fullrank"):
-        with pytest.raises(probdl.ConvergenceError, match="improper or unbounded there: give 'flat' a proper prior"):
-            fit(model, torch.tensor([0.3, 0.5]), method=method)
+    with pytest.raises(probdl.ConvergenceError, match="improper or unbounded there: give 'flat' a proper prior"):
+        fit(model, torch.tensor(y), method=method)
 
 
 def test_a_start_of_density_zero_is_left_for_a_draw_of_the_prior():
