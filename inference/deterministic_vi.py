@@ -97,7 +97,7 @@ def maximise(
         optimum = _maximise_once(program, family, expectation, settings, rows)
         enough = min(settings.draw_error, expectation.tolerance)
         is_precise = optimum.location_error <= enough and optimum.scale_error <= 2 * enough
-        if is_precise or 2 * expectation.points > settings.max_points:
+        if is_precise or 2 * expectation.points > min(settings.max_points, expectation.most):
             return optimum
         expectation = expectation.refined()
         family = optimum.family.restarted(optimum.phi, optimum.covariance)

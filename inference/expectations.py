@@ -20,6 +20,8 @@ from probdl.natural import GaussianFactor
 _REPLICATES, _MORE = 4, 4  # further sets of draws, and how much larger they are
 _FEW = 3  # evaluations after which a batch of draws is worth recording
 _BUDGET = 4_000_000  # values held at a time
+_LARGEST = 40_000_000  # values of the largest rule
+_MANY = 100_000  # observations from which a small rule is taken
 _MOST_SHARED = 2000  # observations that share one projection, which a quadrature would evaluate n² times
 
 
@@ -28,6 +30,7 @@ class Expectation(ABC):
 
     points: int
     unit: str
+    most: int  # points up to which they may be doubled
     tolerance: float  # of a location's error, in linear-response sd units, where it is cheaper than the user's
 
     @abstractmethod
@@ -66,11 +69,12 @@ class ProjectedExpectation(Expectation):
     unit, tolerance = "quadrature nodes", 1e-2
 
     def __init__(self, base: GaussianFactor, sites: list[SiteFactors], points: int = 32) -> None:
-        from numpy.polynomial.hermite_e import hermegauss
+        from scipy.special import roots_hermitenorm  # NumPy's overflows above 250 nodes
 
         self.base, self.sites, self.points = base, sites, points
+        self.most = min(256, _LARGEST // (4 * max([len(site.a) for site in sites], default=1)))
         self._root = base.cholesky().T  # rows whose variances sum to tr(PΣ)
-        nodes, weights = (torch.as_tensor(a).to(base.shift) for a in hermegauss(points))
+        nodes, weights = (torch.as_tensor(a).to(base.shift) for a in roots_hermitenorm(points))
         self._nodes, self._weights = nodes[:, None], weights / weights.sum()
 
     def __call__(self, family: Family, phi: Tensor) -> Tensor:
@@ -106,7 +110,7 @@ class DrawnExpectation(Expectation):
         width: numbers that one evaluation touches, which limits how many draws are run at once.
     """
 
-    unit, tolerance = "draws", 1.0
+    unit, tolerance, most = "draws", 1.0, 1_000_000
 
     def __init__(self, log_joint: Callable[[Tensor], Tensor], noise: Tensor, seed: int, width: int = 1) -> None:
         self.log_joint, self.noise, self.seed, self.width = log_joint, noise, seed, width
@@ -162,7 +166,9 @@ def expectation_of(program: Program, pairs: int, seed: int) -> Expectation:
             raise NotApplicable("summing them out mixes the factors")
         base, projections = split_factors(program)
         if not any(_is_shared_by_many(p) for p in projections.values()):
-            return ProjectedExpectation(base, [SiteFactors(p) for p in projections.values()])
+            sites = [SiteFactors(p) for p in projections.values()]
+            many = sum(len(site.a) for site in sites) > _MANY  # whose posterior is narrow
+            return ProjectedExpectation(base, sites, 8 if many else 32)
     except NotApplicable:
         pass
     noise = standard_draws(pairs, program.dim, seed, program.start)

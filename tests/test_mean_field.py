@@ -255,6 +255,28 @@ def test_conjugate_gradients_give_the_dense_linear_response(monkeypatch):
     assert any("random probes" in note for note in probed.notes)
 
 
+def test_of_many_latents_the_linear_response_is_known_within_a_few_percent():
+    """700 effects around a common mean, Gaussian throughout: the exact precision is an arrow."""
+
+    def effects(y):
+        common = pyro.sample("common", dist.Normal(0.0, 10.0))
+        with pyro.plate("rows", len(y)):
+            own = pyro.sample("own", dist.Normal(common, 1.0))
+            pyro.sample("y", dist.Normal(own, 1.0), obs=y)
+
+    y = torch.randn(700, generator=torch.Generator().manual_seed(0)) + 1
+    precision = np.diag(np.r_[0.01 + 700, np.full(700, 2.0)])
+    precision[0, 1:] = precision[1:, 0] = -1
+    covariance = np.linalg.inv(precision)
+    posterior = fit(effects, y, method="meanfield")
+    assert np.allclose(stacked(posterior, "mean"), covariance @ np.r_[0, y], atol=1e-9)
+    assert np.allclose(stacked(posterior, "sd"), 1 / np.sqrt(np.diag(precision)), rtol=1e-9)
+    ratio = stacked(posterior, "sd_lr") / np.sqrt(np.diag(covariance))
+    assert abs(ratio[0] - 1) < 1e-4  # the common mean, which is coupled to all, is solved for
+    assert np.abs(ratio - 1).max() < 0.05
+    assert any("random probes" in note for note in posterior.notes)
+
+
 def test_a_program_that_cannot_be_recorded_gives_the_same():
     def plain(y):
         rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
