@@ -37,14 +37,15 @@ def start_of(program: Program, given: Posterior | None) -> Start:
     """
     if given is not None:
         return _at_posterior(program, given)
+    why = ""
     if program.dim <= _MOST_DENSE:
         try:
             return _at_mode(program)
         except ConvergenceError:
-            pass
+            why = ", since no mode was found"
     ensure_start(program)
     scale = torch.full_like(program.start, _LOG_SD).exp()
-    return Start(program.start, torch.diag(scale), scale, "It started at the prior means.", has_scales=False)
+    return Start(program.start, torch.diag(scale), scale, f"It started at the prior means{why}.", has_scales=False)
 
 
 def _at_mode(program: Program) -> Start:
