@@ -16,7 +16,7 @@ from probdl.inference.approximations import Approximation
 from probdl.inference.guides import Guide
 from probdl.inference.minibatches import RowSource
 from probdl.inference.network_guide import NetworkGuide
-from probdl.inference.network_loop import NetworkLoop
+from probdl.inference.network_loop import WORTH, NetworkLoop
 from probdl.inference.posterior import Posterior
 from probdl.inference.pyro_guide import PyroGuide, learnable, make_guide
 from probdl.inference.row_plates import local_sites
@@ -64,7 +64,8 @@ class Amortised:
             loop.run()
             bound = self._bound(guide, loop)
             approximation = self._approximation(guide)
-        message = self._said(loop)
+        notes = (*program.notes, *self.notes, *self._shared())
+        message = " ".join([self._said(loop), *(f"Note: {note}." for note in notes)])
         if loop.reason:
             warnings.warn(f"StochasticVI stopped early: {message}", ConvergenceWarning, stacklevel=5)
         return Posterior(
@@ -75,8 +76,16 @@ class Amortised:
             seconds=time.perf_counter() - self.started,
             history=pd.DataFrame(loop.rows),
             elbo=bound,
-            notes=(*program.notes, *self.notes),
+            notes=notes,
         )
+
+    def _shared(self) -> tuple[str, ...]:
+        """Say that Adam's steps find the latents that all rows share without a measured error."""
+        local = local_sites(self.source.program, self.source.plates) if self.source.plates else ()
+        shared = [name for name in self.source.program.latents if name not in local]
+        if not shared:
+            return ()
+        return (f"the latents {', '.join(shared)}, which all rows share, have an error that is not measured",)
 
     def _loop(self, guide: Guide, tick: Any) -> NetworkLoop:
         self.source.prepare()
@@ -85,8 +94,12 @@ class Amortised:
         guide.bound(fixed[0])  # the first run makes Pyro's parameters
         local = local_sites(self.source.program, self.source.plates) if self.source.plates else ()
         width = sum(self.source.program.latents[k].free_shape[1:].numel() for k in local)
-        tolerance = self.method.tolerance**2 * max(1, width)
-        return NetworkLoop(guide, learnable(guide), fixed, generator, tolerance, self.method.max_steps, self.seed, tick)
+        # Without latents of rows, what counts is the bound of all rows together: 0.02 nats a latent, where tolerance² is
+        # 4e-4, about what the noise of plain stochastic gradients lets one see.
+        scale = width if local else 50 * max(1, self.source.program.dim) / self.source.n
+        tolerance, share = self.method.tolerance**2 * scale, WORTH if local else 0.0
+        settings = (tolerance, share, self.method.max_steps, self.seed, tick)
+        return NetworkLoop(guide, learnable(guide), fixed, generator, *settings)
 
     @torch.no_grad()
     def _bound(self, guide: Guide, loop: NetworkLoop) -> Estimate:

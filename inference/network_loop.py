@@ -24,7 +24,7 @@ from probdl.inference.minibatches import Batch
 FIRST_RATE = 5e-3
 _SHARE = 0.1  # of a stage's rise: when its later half brings less, smaller steps bring more
 _SLOW = 0.02  # of the whole rise: after a stage that brings less the step size is halved
-_WORTH = 3e-4  # of the whole rise: a stage that brings less is the last
+WORTH = 3e-4  # of the whole rise: a stage that brings less is the last
 
 
 class Averages:
@@ -67,6 +67,7 @@ class NetworkLoop:
         parameters: to be learned.
         fixed: batches for comparing stages.
         tolerance: nats per row.
+        share: of the whole rise, which a stage must bring so that it is not the last.
         max_steps: where it gives up.
         seed: of the noise when stages are compared.
         tick: called after each block with its steps and a short text.
@@ -77,6 +78,7 @@ class NetworkLoop:
     fixed: list[Batch]
     generator: torch.Generator
     tolerance: float
+    share: float
     max_steps: int
     seed: int
     tick: Callable[[int, str], Any]
@@ -85,6 +87,7 @@ class NetworkLoop:
     stages: int = 0
     rate: float = FIRST_RATE
     gain: float = math.inf
+    noise: float = 0.0
     worth: float = 0.0
     reason: str = ""
 
@@ -105,8 +108,15 @@ class NetworkLoop:
             while not self._stage():
                 before = self._close(before)
                 rise = float((before - first).mean())
-                self.worth = max(self.tolerance, _WORTH * rise)
-                if self.gain <= self.worth and self.stages > 2:
+                self.worth = max(self.tolerance, self.share * rise)
+                if abs(self.gain) + 2 * self.noise <= self.worth and self.stages > 2:
+                    break
+                if self.rate < FIRST_RATE / 200:
+                    self.reason = (
+                        f"steps have become small, but whether they still raise the bound by {self.worth:.1g} nats a "
+                        f"row cannot be told from the noise of batches, {self.noise:.1g}; use larger batches, and no "
+                        "guide where all rows share the latents"
+                    )
                     break
                 if self.gain <= max(10 * self.tolerance, _SLOW * rise):
                     self.rate /= 2
@@ -175,7 +185,8 @@ class NetworkLoop:
         self._put(self.averages.values())
         self.good = [p.detach().clone() for p in self.parameters]
         after = self._fixed_bounds()
-        self.gain = float((after - before).mean())
+        gains = after - before
+        self.gain, self.noise = float(gains.mean()), float(gains.std() / len(gains) ** 0.5)
         self.stages += 1
         return after
 
