@@ -94,7 +94,7 @@ class Amortised:
         guide.bound(fixed[0])  # the first run makes Pyro's parameters
         local = local_sites(self.source.program, self.source.plates) if self.source.plates else ()
         width = sum(self.source.program.latents[k].free_shape[1:].numel() for k in local)
-        # Without latents of rows, what counts is the bound of all rows together: 0.02 nats a latent, where tolerance² is
+        # Without latents of rows, what counts is the bound of all rows together: 0.02 nats a latent where tolerance² is
         # 4e-4, about what the noise of plain stochastic gradients lets one see.
         scale = width if local else 50 * max(1, self.source.program.dim) / self.source.n
         tolerance, share = self.method.tolerance**2 * scale, WORTH if local else 0.0

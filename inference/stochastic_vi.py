@@ -58,7 +58,8 @@ class StochasticVI:
             in place.
         plate: the plate over the rows, where several might be meant.
         tolerance: root mean square error of means and log-sds from their optimum at which it stops, in posterior sd;
-            with ``guide``, the predicted gain of the bound per row at which it stops is tolerance² per latent.
+            with ``guide``, the gain of a stage at which it stops is tolerance² nats for each latent of a row, or a
+            small share of all that was gained.
         max_steps: where it gives up, with a warning.
         start: a posterior of the same sites to start from, such as one of last month's data; not with ``guide``.
 
