@@ -50,11 +50,11 @@ class PositiveDefiniteBijection(Transform):
         logs = root.tril(-1) + torch.diag_embed(root.diagonal(dim1=-2, dim2=-1).log())
         return logs[..., row, column]
 
-    def log_abs_det_jacobian(self, u: Tensor, x: Tensor) -> Tensor:
-        """Return the log determinant of the derivative of the lower triangle of x, (...)."""
-        logs = self._root(u).diagonal(dim1=-2, dim2=-1).log()
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the log determinant of the derivative of the lower triangle of y by x, (...)."""
+        logs = self._root(x).diagonal(dim1=-2, dim2=-1).log()
         d = logs.shape[-1]
-        powers = torch.arange(d + 1, 1, -1, dtype=u.dtype, device=u.device)
+        powers = torch.arange(d + 1, 1, -1, dtype=x.dtype, device=x.device)
         return d * 0.6931471805599453 + (logs * powers).sum(-1)
 
     def forward_shape(self, shape: Any) -> torch.Size:

@@ -35,8 +35,10 @@ class Auto:
             plates = ", ".join(program.subsampled)
             return _saying(posterior, f"since the plate {plates} draws a part of its rows", [])
         reasons: list[str] = []
-        if (posterior := self._propagated(program, seed, progress, reasons)) is not None:
-            return _saying(posterior, "since every factor is Gaussian or sees one affine projection of the latents", [])
+        if (propagated := self._propagated(program, seed, progress, reasons)) is not None:
+            return _saying(
+                propagated, "since every factor is Gaussian or sees one affine projection of the latents", []
+            )
         try:
             posterior = CoordinateAscent(conjugate_only=True).run(program, seed, progress)
             return _saying(posterior, "since every factor is conjugate", reasons)

@@ -37,11 +37,11 @@ class CoordinateAscent:
         \text{ELBO} = E_q \log p(x, z) - E_q \log q(z) \le \log p(x)
 
     The factors are derived from the program by evaluating its log-density, and certified at random values: Normal and
-    multivariate Normal latents (connected ones jointly), Gamma and inverse Gamma, Beta, Dirichlet, Wishart, and discrete
-    latents, alone or as a chain by forward–backward sums. A scalar latent with another prior, or in a factor that is
-    not conjugate, gets a free-form density on a grid; an observed factor that is not conjugate in Gaussian latents, such
-    as a logistic likelihood, is followed by natural gradients. There is no step size, the bound rises at every sweep,
-    and it is exact with all its constants.
+    multivariate Normal latents (connected ones jointly), Gamma and inverse Gamma, Beta, Dirichlet, Wishart, and
+    discrete latents, alone or as a chain by forward–backward sums. A scalar latent with another prior, or in a factor
+    that is not conjugate, gets a free-form density on a grid; an observed factor that is not conjugate in Gaussian
+    latents, such as a logistic likelihood, is followed by natural gradients. There is no step size, the bound rises at
+    every sweep, and it is exact with all its constants.
 
     Args:
         tolerance: the largest step of a factor in one sweep, in posterior sd units or as a probability, and the largest

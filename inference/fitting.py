@@ -59,8 +59,8 @@ def fit(
     Args:
         model: a Pyro program whose observed sites have ``obs=``.
         args: its arguments, array-like or anything else that it takes.
-        method: a value such as ``ExpectationPropagation()``, ``MeanField()`` or ``NUTS(draws=2000)``, or its short name:
-            "cavi" (coordinate ascent), "ep", "fullrank", "laplace", "meanfield", "nuts" or "svi". "auto" takes
+        method: a value such as ``ExpectationPropagation()``, ``MeanField()`` or ``NUTS(draws=2000)``, or its short
+            name: "cavi" (coordinate ascent), "ep", "fullrank", "laplace", "meanfield", "nuts" or "svi". "auto" takes
             expectation propagation where every factor is Gaussian or sees one affine projection of jointly Gaussian
             latents, else coordinate ascent where every factor is conjugate, else deterministic mean field, and
             stochastic VI where a plate draws a part of its rows; ``message`` says which and why.

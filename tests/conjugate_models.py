@@ -202,7 +202,7 @@ def hidden_markov_by_hand(x, m, sweeps=200):
     k, t = len(m), len(x)
     prior = np.ones((k, k)) + np.eye(k)
     alpha, v = prior, np.full(k, 1e-300)
-    for sweep in range(sweeps):
+    for _ in range(sweeps):
         e_rows = digamma(alpha) - digamma(alpha.sum(1, keepdims=True))
         emission = -0.5 * ((x[:, None] - m) ** 2 + v) - 0.5 * np.log(2 * np.pi)
         forward = [np.log(np.full(k, 1 / k)) + emission[0]]

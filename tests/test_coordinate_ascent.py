@@ -315,7 +315,7 @@ def test_a_logistic_likelihood_is_followed_by_natural_gradients_to_the_full_gaus
 
 
 def test_linear_response_is_exact_where_the_posterior_is_gaussian():
-    """x = W z with known weights, but mu and delta in factors of their own: they multiply latents that are not theirs."""
+    """Two connected latents are one joint factor, so the mean field is exact, and linear response adds nothing."""
 
     def model(y):
         a = pyro.sample("a", dist.Normal(0.0, 1.0))
@@ -323,7 +323,7 @@ def test_linear_response_is_exact_where_the_posterior_is_gaussian():
         pyro.sample("y", dist.Normal(a + b, 0.5), obs=y)
 
     posterior = fit(model, torch.tensor(1.0), method="cavi")
-    assert "2 jointly" in posterior.message  # so the mean field is exact, and linear response adds nothing
+    assert "2 jointly" in posterior.message
     exact = np.linalg.inv(np.eye(2) + 4 * np.ones((2, 2)))
     assert close(posterior.cov("a", "b"), exact)
     assert close(posterior.summary()["sd_lr"], exact.diagonal() ** 0.5, 1e-6)

@@ -73,8 +73,8 @@ class FreeForm:
             step = 0.5**halving
             block.restore(tuple(a + step * (b - a) for a, b in zip(old, new)))
         raise ConvergenceError(
-            f"Coordinate ascent: no natural-gradient step of {', '.join(block.names)}, however small, raises the bound. "
-            "Rescale the covariates, or use method='meanfield'."
+            f"Coordinate ascent: no natural-gradient step of {', '.join(block.names)}, however small, raises the "
+            "bound. Rescale the covariates, or use method='meanfield'."
         )
 
     def _gradient(self, block: Block) -> tuple[Tensor, ...]:

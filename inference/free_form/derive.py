@@ -48,11 +48,8 @@ def derive(program: Program, conjugate_only: bool = False) -> FreeForm:
             reading = read(program, grids)
             continue
         if conjugate_only and field.has_grids():
-            raise NotApplicable(
-                "Coordinate ascent: the priors of "
-                f"{', '.join(n for b in field.blocks if isinstance(b, GridBlock) for n in b.names)} are of no conjugate "
-                "family."
-            )
+            names = ", ".join(n for b in field.blocks if isinstance(b, GridBlock) for n in b.names)
+            raise NotApplicable(f"Coordinate ascent: the priors of {names} are of no conjugate family.")
         return field
 
 

@@ -1,8 +1,8 @@
 r"""Expected natural parameters :math:`E_q \varphi` as multilinear functions of the blocks' expected statistics.
 
-:math:`E \varphi_f = \sum_{m_1, m_2, \dots} C_{f, m_1 m_2 \dots} \prod_p \bar u_p[b_p(f), m_p]`, where the statistics of each
-parent p start with the constant 1, and b_p(f) is the one unit of it that entry f sees. C is solved for at a few values
-and checked at others, all over the space: the check is the certificate of conjugacy.
+:math:`E \varphi_f = \sum_{m_1, m_2, \dots} C_{f, m_1 m_2 \dots} \prod_p \bar u_p[b_p(f), m_p]`, where the statistics of
+each parent p start with the constant 1, and b_p(f) is the one unit of it that entry f sees. C is solved for at a few
+values and checked at others, all over the space: the check is the certificate of conjugacy.
 """
 
 from __future__ import annotations

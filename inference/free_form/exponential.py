@@ -1,4 +1,6 @@
-r"""Site distributions in exponential-family form, :math:`\log p(x \mid \theta) = h(x) + \sum_i \langle T_i(x), \varphi_i(\theta) \rangle`.
+r"""Site distributions in exponential-family form.
+
+.. math:: \log p(x \mid \theta) = h(x) + \sum_i \langle T_i(x), \varphi_i(\theta) \rangle
 
 ``natural_form`` returns the :math:`\varphi_i` of a distribution with its parameters, and ``statistics`` the
 :math:`T_i` and h of a value. Normal and multivariate Normal sites stand apart: theirs are location, precision and log

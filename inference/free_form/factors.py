@@ -57,7 +57,7 @@ class ExponentialFactor:
         if x is None or site.form is None:
             return ([ones] if site.form is None else None), 0.0
         x = x.to(reading.program.dtype) if site.kind != "categorical" else x
-        base = 0.0
+        base: Tensor | float = 0.0
         if site.form.base is not None:
             h = site.form.base(x)
             base = (h if site.weight is None else h * site.weight).sum()
@@ -68,6 +68,7 @@ class ExponentialFactor:
         statistics = self._statistics
         constant = statistics is not None
         if statistics is None:
+            assert self.own is not None
             statistics = [self._ones, *self.own.child(moments[self.site.name])]
         out: Tensor | float = self.base
         for i, (t, phi) in enumerate(zip(statistics, self.expected)):

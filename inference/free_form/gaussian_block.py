@@ -55,8 +55,8 @@ class GaussianBlock(Block):
 
     def _refuse(self) -> NoReturn:
         raise ConvergenceError(
-            f"Coordinate ascent: the optimal factor of {', '.join(map(repr, self.names))} is improper, its precision is "
-            "not positive. Give the latents proper priors, or use method='meanfield'."
+            f"Coordinate ascent: the optimal factor of {', '.join(map(repr, self.names))} is improper, its precision "
+            "is not positive. Give the latents proper priors, or use method='meanfield'."
         )
 
     def update(self, gradient: tuple[Tensor, ...]) -> None:
@@ -97,10 +97,10 @@ class GaussianBlock(Block):
 class ArrowBlock(GaussianBlock):
     r"""Jointly Gaussian latents in which many units see each other only through a core, as groups do through a mean.
 
-    The precision has the shape of an arrow: with blocks D_u of the leaves, B_u between leaf and core, and C of the core,
-    the core's precision is :math:`C - \sum_u B_u^\top D_u^{-1} B_u`, and all moments follow unit by unit. Flat positions
-    number the leaves first, u·l + i, then the core. The second moments are packed: leaf with leaf (n, l, l), leaf with
-    core (n, l, c), core with core (c, c).
+    The precision has the shape of an arrow: with blocks D_u of the leaves, B_u between leaf and core, and C of the
+    core, the core's precision is :math:`C - \sum_u B_u^\top D_u^{-1} B_u`, and all moments follow unit by unit. Flat
+    positions number the leaves first, u·l + i, then the core. The second moments are packed: leaf with leaf (n, l, l),
+    leaf with core (n, l, c), core with core (c, c).
 
     Args:
         places: flat positions of each site.
@@ -114,9 +114,8 @@ class ArrowBlock(GaussianBlock):
         self.names, self.places, self.leaves, self.leaf, self.core = tuple(places), places, leaves, leaf, core
         self.units, self.size = 1, leaves * leaf + core
         self._cuts = (leaves * leaf * leaf, leaves * leaf * core, core * core)
-        one = {"dtype": mean.dtype, "device": mean.device}
-        eyes = torch.eye(leaf, **one).expand(leaves, leaf, leaf), torch.zeros(leaves, leaf, core, **one)
-        packed = torch.cat([x.reshape(-1) for x in (*eyes, torch.eye(core, **one))])
+        start = torch.eye(leaf).expand(leaves, leaf, leaf), torch.zeros(leaves, leaf, core), torch.eye(core)
+        packed = torch.cat([x.reshape(-1) for x in start]).to(mean)
         self.restore((mean.reshape(1, -1), packed))
 
     def split(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:

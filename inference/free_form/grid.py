@@ -1,4 +1,4 @@
-r"""A free-form factor on a grid: :math:`q(x) \propto \exp E_{-j} \log p` at points, for scalars outside the families."""
+r"""A free-form factor on a grid, :math:`q(x) \propto \exp E_{-j} \log p` at points: scalars outside the families."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 r"""Linear response: what mean field loses in spread, recovered from how the optimum moves.
 
-Tilting the posterior by :math:`e^{t g(z)}` moves the mean of g by t times its variance. Under the mean field, the factor
-that holds g gets the expected statistics u + t c, with :math:`c = \partial E[g] / \partial\eta`; all others follow by
-sweeps, and move its natural parameters in turn. Hence
+Tilting the posterior by :math:`e^{t g(z)}` moves the mean of g by t times its variance. Under the mean field, the
+factor that holds g gets the expected statistics u + t c, with :math:`c = \partial E[g] / \partial\eta`; all others
+follow by sweeps, and move its natural parameters in turn. Hence
 
 .. math:: \mathrm{Var}_{LR}(g) = \mathrm{Var}_q(g) + \frac{d}{dt} E_{\eta(t)}[g],
 
@@ -29,7 +29,7 @@ _CLOSE = 1e-4  # of the variance, at which the response is taken as found
 def responses(field: FreeForm) -> dict[str, Tensor]:
     """Return the linear-response sd of each continuous site; NaN for sites of more than 300 entries."""
     optimum = field.state()
-    out = {}
+    out: dict[str, Tensor] = {}
     for block in field.blocks:
         marginals = marginals_of(block)
         if not isinstance(marginals, DiscreteMarginals):

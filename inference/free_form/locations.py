@@ -1,13 +1,14 @@
 r"""First and second moments of Gaussian locations, as multilinear functions of the Gaussian blocks' moments.
 
-A location is affine in each block, :math:`l_f = c_f + A_f z_{u(f)}`, where u(f) is the unit that entry f sees; or, as in
-factor analysis, bilinear in two, :math:`l_f = \tilde w_{u(f)}^\top M \tilde z_{v(f)}` with :math:`\tilde z = (1, z)`.
+A location is affine in each block, :math:`l_f = c_f + A_f z_{u(f)}`, where u(f) is the unit that entry f sees; or, as
+in factor analysis, bilinear in two, :math:`l_f = \tilde w_{u(f)}^\top M \tilde z_{v(f)}`, :math:`\tilde z = (1, z)`.
 Which it is, which units, A and M are found by evaluating it, whatever way the program writes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from probdl.inference.free_form.probing import NotConjugate, Parameter, close
 from probdl.inference.free_form.reading import Values
 
 Evaluate = Callable[[Values], Tensor]
+Moments = Mapping[Any, tuple[Tensor, ...]]  # E z and E zzᵀ by the id of a block
 
 
 class AffinePart:
@@ -84,7 +86,7 @@ class AffineLocation:
         c = self.offset[..., 0].expand(shape).reshape(-1)
         return a.T @ a, a.T @ c, c @ c
 
-    def sum_of_squares(self, moments: dict[int, tuple[Tensor, ...]]) -> Tensor | None:
+    def sum_of_squares(self, moments: Moments) -> Tensor | None:
         """Return Σ E l² over entries where that is cheaper than the entries themselves, else None; d = 1."""
         if self._products is None:
             return None
@@ -97,14 +99,14 @@ class AffineLocation:
         """The blocks that the location sees."""
         return [part.block for part in self.parts]
 
-    def first(self, moments: dict[int, tuple[Tensor, ...]]) -> Tensor:
+    def first(self, moments: Moments) -> Tensor:
         """Return E l (F, d)."""
         mean = self.offset
         for part in self.parts:
             mean = mean + part.first(moments[id(part.block)][0])
         return mean
 
-    def __call__(self, moments: dict[int, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+    def __call__(self, moments: Moments) -> tuple[Tensor, Tensor]:
         """Return E l (F, d) and E llᵀ (F, d, d), linear in the moments of each block."""
         firsts = [part.first(moments[id(part.block)][0]) for part in self.parts]
         seconds = [part.second(moments[id(part.block)][1]) for part in self.parts]
@@ -144,7 +146,7 @@ class BilinearLocation:
         )
         self._counting = [torch.equal(u.reshape(-1), torch.arange(u.numel(), device=u.device)) for u in self.units]
 
-    def _parts(self, moments: dict[int, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _parts(self, moments: Moments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """E w̃ᵀM and MᵀE w̃w̃ᵀM, then E z̃ and E z̃z̃ᵀ."""
         left, right = (moments[id(block)] for block in self.blocks)
         (w, ww), (z, zz) = (left, right) if self.pure else (_extended(*left), _extended(*right))
@@ -152,19 +154,19 @@ class BilinearLocation:
             w, ww = w @ self.core, self.core.T @ ww @ self.core
         return w, ww, z, zz
 
-    def __call__(self, moments: dict[int, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+    def __call__(self, moments: Moments) -> tuple[Tensor, Tensor]:
         """Return E l (F, 1) and E l² (F, 1, 1)."""
         w, ww, z, zz = self._parts(moments)
         mean = self._pair(w, z)
         second = self._pair(ww.flatten(1), zz.flatten(1))
         return mean[..., None], second[..., None, None]
 
-    def first(self, moments: dict[int, tuple[Tensor, ...]]) -> Tensor:
+    def first(self, moments: Moments) -> Tensor:
         """Return E l (F, 1)."""
         w, _, z, _ = self._parts(moments)
         return self._pair(w, z)[..., None]
 
-    def sum_of_squares(self, moments: dict[int, tuple[Tensor, ...]]) -> Tensor | None:
+    def sum_of_squares(self, moments: Moments) -> Tensor | None:
         """Return Σ E l² over entries where they form a grid of units, else None: the sums factorise."""
         if not self.outer:
             return None
@@ -210,7 +212,7 @@ def compile_location(evaluate: Parameter | Evaluate, site: str, blocks: list[Gau
     seen = [i for i in range(len(blocks)) if probe.sees(i)]
     pairs = [(i, j) for n, i in enumerate(seen) for j in seen[n + 1 :] if probe.interact(i, j)]
     if not pairs:
-        location = AffineLocation(probe.zero, [probe.affine(i) for i in seen])
+        location: AffineLocation | BilinearLocation = AffineLocation(probe.zero, [probe.affine(i) for i in seen])
     elif len(seen) == 2 and probe.zero.shape[-1] == 1 and not any(isinstance(b, ArrowBlock) for b in blocks):
         location = probe.bilinear(*pairs[0])
     else:

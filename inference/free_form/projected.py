@@ -1,4 +1,4 @@
-r"""Factors that are not conjugate but see jointly Gaussian latents through affine projections: :math:`\ell(a^\top z + c)`.
+r"""Factors that are not conjugate, but see Gaussian latents through affine projections: :math:`\ell(a^\top z + c)`.
 
 Their expectation is a one-dimensional Gaussian integral for each observation. Its gradient in the moments of the block
 is a natural gradient: :math:`\eta \leftarrow (1-\rho)\eta + \rho \nabla_\mu E_q \log f`, with ρ = 1 the update of a

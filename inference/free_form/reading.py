@@ -146,7 +146,7 @@ class Reading:
                 "control flow on latent values, or use method='meanfield' or 'nuts'."
             ) from reason
         counts = [len(self._parameters(site, None, first)) for site in self.sites.values()]
-        (outputs,) = graph.graph.output_node().args
+        outputs: Any = graph.graph.output_node().args[0]
         places = {node: i for i, node in enumerate(graph.graph.nodes)}
         start = 0
         for site, count in zip(self.sites.values(), counts):

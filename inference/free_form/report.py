@@ -43,8 +43,8 @@ def _notes(field: FreeForm) -> list[str]:
     worst = narrowest(field, _FEW)
     if worst is not None and worst[1] > _NARROW:
         notes.append(
-            f"mean field is too narrow here: at site {worst[0]!r} the linear-response sd is {worst[1]:.2g} times its sd; "
-            "read sd_lr in summary()"
+            f"mean field is too narrow here: at site {worst[0]!r} the linear-response sd is {worst[1]:.2g} times its "
+            "sd; read sd_lr in summary()"
         )
     if field.projected:
         sites = ", ".join(sorted(field.projected))

@@ -1,7 +1,7 @@
 """Sites that repeat along a chain of discrete latents are joined into one site with a time dimension.
 
-A program with ``pyro.markov`` has a site for each time. Where the same operations with the same constants lead to each of
-them, they differ only in which member of the chain they see, and in their data; so one site stands for all.
+A program with ``pyro.markov`` has a site for each time. Where the same operations with the same constants lead to each
+of them, they differ only in which member of the chain they see, and in their data; so one site stands for all.
 """
 
 from __future__ import annotations

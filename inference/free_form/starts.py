@@ -1,4 +1,4 @@
-"""Where the ascent starts: discrete latents from k-means++ on the data they explain, factors that multiply at random."""
+"""Where the ascent starts: discrete latents from k-means++, one of two factors that multiply at random."""
 
 from __future__ import annotations
 
