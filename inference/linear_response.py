@@ -161,7 +161,7 @@ def pooled_optimum(
         if not bool(step.norm() <= _SHORT):  # so far off that one Newton step says little: more points will
             return phi, location_step.abs() + location_error, (step.abs() + error)[d : 2 * d] / _ROOT2
         best = best + step
-        if bool((step.abs() <= 0.1 * error + 1e-10).all()):
+        if bool((step.abs() <= 0.1 * error + 1e-6).all()):
             break
     return best, torch.hypot(location_step, location_error), torch.hypot(step, error)[d : 2 * d] / _ROOT2
 
