@@ -101,10 +101,8 @@ def run_probdl(X, y):
         posterior = fit(model, X, y, method="meanfield")
         seconds.append(time.perf_counter() - started)
     table = posterior.summary()
-    return {
-        "seconds": seconds[0], "again": statistics.median(seconds[1:]), "mean": table["mean"].tolist(), "sd": table["sd"].tolist(),
-        "sd_lr": table["sd_lr"].tolist(), "message": posterior.message,
-    }  # fmt: skip
+    columns = {name: table[name].tolist() for name in ("mean", "sd", "sd_lr")}
+    return {"seconds": seconds[0], "again": statistics.median(seconds[1:]), "message": posterior.message} | columns
 
 
 def run_nuts(X, y):
