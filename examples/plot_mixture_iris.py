@@ -65,6 +65,7 @@ for component, colour in zip(order, colours):
 left.set(xlabel="petal length, cm", ylabel="petal width, cm", title="Responsibilities mix the colours")
 right.plot(list(fits), [float(p.elbo) for p in fits.values()], "o-", color="0.3")
 right.set(xlabel="components", ylabel="bound on the log evidence, nats", xticks=list(fits), title="The bound by number")
+plt.show()
 
 # %%
 # The known answers: the species, and maximum likelihood by EM, from which a posterior with weak priors is not far.

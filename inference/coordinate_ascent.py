@@ -72,7 +72,7 @@ class CoordinateAscent:
         ...         pyro.sample("y", dist.Normal(mu, tau**-0.5), obs=y)
         >>> posterior = fit(model, torch.tensor([1.0, 2.0, 4.0]), method=CoordinateAscent())
         >>> posterior.mean("mu"), posterior.elbo
-        (tensor(2.3115, dtype=torch.float64), -8.86196 ± 0 (coordinate ascent))
+        (tensor(2.3205, dtype=torch.float64), -8.16624 ± 0 (coordinate ascent))
     """
 
     tolerance: float = 1e-5

@@ -198,7 +198,7 @@ def test_without_overlap_js_is_log_2_and_tv_is_1_and_neither_is_called_exact():
     x, y = (torch.stack([torch.full((300,), float(i)).double(), u[i]], 1) for i in (0, 1))
     assert js(x, y).value == pytest.approx(math.log(2), abs=0.01)
     estimate = tv(x, y)
-    assert estimate.value == 1.0
+    assert estimate.value == pytest.approx(1.0, abs=1e-12)  # the weights of the draws are rounded
     assert 0 < estimate.stderr < 0.02
 
 

@@ -153,7 +153,8 @@ class KernelCritic:
         (a, v), (b, w) = sides.x.train, sides.y.train
         points, weights = torch.cat([a, b]), torch.cat([v, -w])
         squared = weights @ _embedding(kernel, points, points, weights)
-        if not squared > 0:
+        size = weights.abs() @ _embedding(kernel, points, points, weights.abs())
+        if not squared > 100 * torch.finfo(size.dtype).eps * size:  # else rounding decides its sign
             raise NotApplicable("the training draws of x and y have one mean embedding: no function tells them apart.")
         first, second = (_embedding(kernel, s.held_out.x, points, weights) / squared.sqrt() for s in sides[:2])
         value, stderr = two_means(first, -second, sides.x.held_out.weights, sides.y.held_out.weights)
