@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from probdl.inference import CoordinateAscent, fit
 from probdl.inference.free_form.derive import derive
 from probdl.inference.free_form.starts import start_from
-from probdl.inference.program import Program
+from probdl.inference.programs.program import Program
 
 
 def mixture(x, k):

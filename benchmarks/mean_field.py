@@ -185,10 +185,10 @@ def run_inner(X, y, draws=30):
     """Value and gradient of the bound on fixed draws: by recorded graph, one Pyro trace for all draws, one for each."""
     import torch
 
-    from probdl.inference.expectations import DrawnExpectation
-    from probdl.inference.fixed_draws import standard_draws
-    from probdl.inference.gaussian_families import MeanFieldFamily
-    from probdl.inference.program import Program
+    from probdl.inference.deterministic.expectations import DrawnExpectation
+    from probdl.inference.deterministic.fixed_draws import standard_draws
+    from probdl.inference.deterministic.gaussian_families import MeanFieldFamily
+    from probdl.inference.programs.program import Program
 
     program = Program(model, (X, y))
     noise = standard_draws(draws // 2, program.dim, 0, program.start)

@@ -14,11 +14,11 @@ from pyro.distributions import Unit
 from torch import Tensor
 
 from probdl.errors import ConvergenceError, ConvergenceWarning
-from probdl.inference.densities import is_drawn
 from probdl.inference.fitting import Method, fit
-from probdl.inference.predictive import Source, run_forwards, seeded
-from probdl.inference.program import Program
-from probdl.inference.ranks import Calibration, judge, ranks_of
+from probdl.inference.posteriors.ranks import Calibration, judge, ranks_of
+from probdl.inference.programs.densities import is_drawn
+from probdl.inference.programs.predictive import Source, run_forwards, seeded
+from probdl.inference.programs.program import Program
 from probdl.loops.progress import bar
 
 

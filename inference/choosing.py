@@ -8,10 +8,10 @@ from typing import Any
 from probdl.errors import ConvergenceError
 from probdl.inference.coordinate_ascent import CoordinateAscent
 from probdl.inference.expectation_propagation import ExpectationPropagation
-from probdl.inference.factors import NotApplicable
 from probdl.inference.mean_field import MeanField
 from probdl.inference.posterior import Posterior
-from probdl.inference.program import Program
+from probdl.inference.programs.program import Program
+from probdl.inference.propagation.factors import NotApplicable
 from probdl.inference.stochastic_vi import StochasticVI
 
 _MOST_DENSE = 2000  # latents of a dense Gaussian

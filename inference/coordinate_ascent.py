@@ -12,14 +12,14 @@ import torch
 
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError, ConvergenceWarning
-from probdl.inference.densities import log_joint_of_draws
 from probdl.inference.free_form.approximation import FactorisedApproximation, all_latents
 from probdl.inference.free_form.ascent import FreeForm, step_between
 from probdl.inference.free_form.derive import derive
 from probdl.inference.free_form.linear_response import responses
 from probdl.inference.free_form.report import message_of
 from probdl.inference.free_form.starts import continue_from, is_multimodal, start_at_random, start_from, start_of
-from probdl.inference.program import Program
+from probdl.inference.programs.densities import log_joint_of_draws
+from probdl.inference.programs.program import Program
 from probdl.loops.iterate import Iteration, iterate
 from probdl.loops.threads import one_thread
 

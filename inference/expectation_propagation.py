@@ -16,13 +16,13 @@ from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError
-from probdl.inference.derivatives import at_least
-from probdl.inference.factors import split_factors
-from probdl.inference.gaussian import GaussianApproximation
 from probdl.inference.posterior import Posterior
-from probdl.inference.program import Program
-from probdl.inference.projections import Projection
-from probdl.inference.site_factors import SiteFactors
+from probdl.inference.posteriors.gaussian import GaussianApproximation
+from probdl.inference.programs.derivatives import at_least
+from probdl.inference.programs.program import Program
+from probdl.inference.propagation.factors import split_factors
+from probdl.inference.propagation.projections import Projection
+from probdl.inference.propagation.site_factors import SiteFactors
 from probdl.loops.iterate import iterate
 from probdl.natural import GaussianFactor, NormalFactor
 

@@ -16,7 +16,7 @@ from probdl.inference.laplace import Laplace
 from probdl.inference.mean_field import MeanField
 from probdl.inference.nuts import NUTS
 from probdl.inference.posterior import Posterior
-from probdl.inference.program import Program
+from probdl.inference.programs.program import Program
 from probdl.inference.stochastic_vi import StochasticVI
 from probdl.loops.threads import one_thread
 

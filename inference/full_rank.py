@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from probdl.inference.deterministic_vi import Settings, check_settings, maximise
-from probdl.inference.expectations import ProjectedExpectation, expectation_of
-from probdl.inference.gaussian_families import FullRankFamily
+from probdl.inference.deterministic.deterministic_vi import Settings, check_settings, maximise
+from probdl.inference.deterministic.expectations import ProjectedExpectation, expectation_of
+from probdl.inference.deterministic.gaussian_families import FullRankFamily
+from probdl.inference.deterministic.starts import start_of
+from probdl.inference.deterministic.vi_posterior import posterior_of
 from probdl.inference.posterior import Posterior
-from probdl.inference.program import Program
-from probdl.inference.starts import start_of
-from probdl.inference.vi_posterior import posterior_of
+from probdl.inference.programs.program import Program
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError
-from probdl.inference.derivatives import at_least, hessian, value_and_gradient
-from probdl.inference.first_guess import ensure_start
-from probdl.inference.gaussian import GaussianApproximation
+from probdl.inference.deterministic.first_guess import ensure_start
 from probdl.inference.posterior import Posterior
-from probdl.inference.program import Program
+from probdl.inference.posteriors.gaussian import GaussianApproximation
+from probdl.inference.programs.derivatives import at_least, hessian, value_and_gradient
+from probdl.inference.programs.program import Program
 
 
 @dataclass(frozen=True)

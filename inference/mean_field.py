@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from probdl.inference.deterministic_vi import Settings, check_settings, maximise
-from probdl.inference.expectations import expectation_of
-from probdl.inference.gaussian_families import MeanFieldFamily
+from probdl.inference.deterministic.deterministic_vi import Settings, check_settings, maximise
+from probdl.inference.deterministic.expectations import expectation_of
+from probdl.inference.deterministic.gaussian_families import MeanFieldFamily
+from probdl.inference.deterministic.starts import start_of
+from probdl.inference.deterministic.vi_posterior import posterior_of
 from probdl.inference.posterior import Posterior
-from probdl.inference.program import Program
-from probdl.inference.starts import start_of
-from probdl.inference.vi_posterior import posterior_of
+from probdl.inference.programs.program import Program
 
 _MOST_ORTHOGONAL = 256  # latents for which there are as many pairs of draws, so that their second moments are exact
 

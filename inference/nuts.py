@@ -16,8 +16,8 @@ from torch import Tensor
 from probdl.errors import ConvergenceError, ConvergenceWarning
 from probdl.inference.laplace import find_mode
 from probdl.inference.posterior import Posterior
-from probdl.inference.program import Program
-from probdl.inference.sampled import SampledApproximation
+from probdl.inference.posteriors.sampled import SampledApproximation
+from probdl.inference.programs.program import Program
 from probdl.loops.progress import bar
 
 

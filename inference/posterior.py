@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from probdl.divergences.estimate import Estimate
-from probdl.inference import predictive, saved
-from probdl.inference.approximations import Approximation
-from probdl.inference.densities import comes_in_batches
-from probdl.inference.diagnostics import Check, importance_check, mixing_check
-from probdl.inference.exchange import to_arviz
-from probdl.inference.predictive import Source
-from probdl.inference.program import Program
+from probdl.inference.posteriors import saved
+from probdl.inference.posteriors.approximations import Approximation
+from probdl.inference.posteriors.diagnostics import Check, importance_check, mixing_check
+from probdl.inference.posteriors.exchange import to_arviz
+from probdl.inference.programs import predictive
+from probdl.inference.programs.densities import comes_in_batches
+from probdl.inference.programs.predictive import Source
+from probdl.inference.programs.program import Program
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from probdl.inference.amortised import Amortised
-from probdl.inference.curvature import FULL
-from probdl.inference.global_fit import GlobalFit, numbers_a_row
-from probdl.inference.minibatches import RowSource
-from probdl.inference.parameters import Scoped, has_parameters
 from probdl.inference.posterior import Posterior
-from probdl.inference.program import Program
-from probdl.inference.row_plates import local_sites, source_of
-from probdl.inference.streams import RowsOfStream, Stream, arguments_of, looks_like_batches
+from probdl.inference.programs.program import Program
+from probdl.inference.stochastic.amortised import Amortised
+from probdl.inference.stochastic.curvature import FULL
+from probdl.inference.stochastic.global_fit import GlobalFit, numbers_a_row
+from probdl.inference.stochastic.minibatches import RowSource
+from probdl.inference.stochastic.parameters import Scoped, has_parameters
+from probdl.inference.stochastic.row_plates import local_sites, source_of
+from probdl.inference.stochastic.streams import RowsOfStream, Stream, arguments_of, looks_like_batches
 from probdl.loops.threads import one_thread
 
 ROWS_OF_NETWORK = 128  # rows in a batch for a guide, where none are asked for

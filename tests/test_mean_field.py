@@ -16,11 +16,12 @@ from scipy.special import expit, logsumexp
 from scipy.stats import multivariate_normal, norm
 
 import probdl
-from probdl.inference import FullRank, MeanField, Posterior, expectations, fit
-from probdl.inference.factors import NotApplicable
-from probdl.inference.first_guess import ensure_start
-from probdl.inference.fixed_draws import standard_draws
-from probdl.inference.program import Program
+from probdl.inference import FullRank, MeanField, Posterior, fit
+from probdl.inference.deterministic import expectations
+from probdl.inference.deterministic.first_guess import ensure_start
+from probdl.inference.deterministic.fixed_draws import standard_draws
+from probdl.inference.programs.program import Program
+from probdl.inference.propagation.factors import NotApplicable
 
 F64 = torch.float64
 
@@ -241,7 +242,7 @@ def test_a_saved_posterior_keeps_its_linear_response(tmp_path):
 
 
 def test_conjugate_gradients_give_the_dense_linear_response(monkeypatch):
-    from probdl.inference import linear_response
+    from probdl.inference.deterministic import linear_response
 
     X, y = labelled_data()
     dense = fit(logistic, X, y, method="meanfield")

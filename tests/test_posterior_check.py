@@ -13,11 +13,11 @@ from pyro_models import clutter, clutter_data, clutter_exact, logistic, normal_r
 from scipy import stats
 
 from probdl.inference import NUTS, Posterior, StochasticVI, fit
-from probdl.inference.densities import log_joint_of_draws, log_likelihood_of_draws
-from probdl.inference.diagnostics import _advice
-from probdl.inference.gaussian import GaussianApproximation
-from probdl.inference.program import Program
-from probdl.inference.sampled import SampledApproximation
+from probdl.inference.posteriors.diagnostics import _advice
+from probdl.inference.posteriors.gaussian import GaussianApproximation
+from probdl.inference.posteriors.sampled import SampledApproximation
+from probdl.inference.programs.densities import log_joint_of_draws, log_likelihood_of_draws
+from probdl.inference.programs.program import Program
 
 
 def gamma_poisson(y):

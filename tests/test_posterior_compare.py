@@ -21,8 +21,8 @@ from probdl.inference import (
     fit,
     simulation_based_calibration,
 )
-from probdl.inference.gaussian import GaussianApproximation
-from probdl.inference.ranks import judge
+from probdl.inference.posteriors.gaussian import GaussianApproximation
+from probdl.inference.posteriors.ranks import judge
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,10 @@ from pyro.distributions import constraints
 from pyro_models import logistic
 
 from probdl import files
-from probdl.inference import NUTS, MeanField, Posterior, compare_posteriors, fit, supports
-from probdl.inference.approximations import Approximation
-from probdl.inference.bijections import bijection
+from probdl.inference import NUTS, MeanField, Posterior, compare_posteriors, fit
+from probdl.inference.posteriors.approximations import Approximation
+from probdl.inference.programs import supports
+from probdl.inference.programs.bijections import bijection
 
 
 def every_support(x, y=None):

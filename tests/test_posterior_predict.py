@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from probdl.inference import NUTS, fit
-from probdl.inference.approximations import Approximation
+from probdl.inference.posteriors.approximations import Approximation
 
 
 def regression(X, y=None):

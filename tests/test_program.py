@@ -10,8 +10,8 @@ from pyro import poutine
 from pyro_models import logistic
 
 from probdl.inference import fit
-from probdl.inference.program import Program
-from probdl.inference.recording import NotRecordable, record
+from probdl.inference.programs.program import Program
+from probdl.inference.programs.recording import NotRecordable, record
 
 
 def shop(y):

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from probdl.errors import ConvergenceError, ConvergenceWarning
 from probdl.inference import StochasticVI, fit
-from probdl.inference.averaging import Iterates, error_of_mean, predicted_change, split_rhat
-from probdl.inference.batch_density import BatchDensity
-from probdl.inference.minibatches import RowsOfArguments, RowsOfPlates
-from probdl.inference.program import Program
-from probdl.inference.stochastic_steps import whole
+from probdl.inference.programs.program import Program
+from probdl.inference.stochastic.averaging import Iterates, error_of_mean, predicted_change, split_rhat
+from probdl.inference.stochastic.batch_density import BatchDensity
+from probdl.inference.stochastic.minibatches import RowsOfArguments, RowsOfPlates
+from probdl.inference.stochastic.stochastic_steps import whole
 
 F64 = {"dtype": torch.float64}
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import identity_transform
 
-from probdl.inference.approximations import Approximation
 from probdl.inference.free_form import stored
 from probdl.inference.free_form.marginals import DiscreteMarginals, GaussianMarginals, marginals_of
-from probdl.inference.latents import Latent
-from probdl.inference.predictive import seeded
-from probdl.inference.program import Program
+from probdl.inference.posteriors.approximations import Approximation
+from probdl.inference.programs.latents import Latent
+from probdl.inference.programs.predictive import seeded
+from probdl.inference.programs.program import Program
 
 
 class FactorisedApproximation(Approximation):

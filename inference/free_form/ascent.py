@@ -19,7 +19,7 @@ from probdl.inference.free_form.layout import lay_out
 from probdl.inference.free_form.projected import ProjectedFactor
 from probdl.inference.free_form.reading import Reading, Values
 from probdl.inference.free_form.weights import Moments
-from probdl.inference.recording import record
+from probdl.inference.programs.recording import record
 
 
 class FreeForm:

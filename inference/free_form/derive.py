@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from probdl.inference.factors import NotApplicable
 from probdl.inference.free_form.ascent import FreeForm
 from probdl.inference.free_form.grid import GridBlock
 from probdl.inference.free_form.layout import chains
@@ -10,7 +9,8 @@ from probdl.inference.free_form.probing import NotConjugate
 from probdl.inference.free_form.projected import is_projected
 from probdl.inference.free_form.reading import Reading, typical_values
 from probdl.inference.free_form.sequences import join_sequences
-from probdl.inference.program import Program
+from probdl.inference.programs.program import Program
+from probdl.inference.propagation.factors import NotApplicable
 
 
 def derive(program: Program, conjugate_only: bool = False) -> FreeForm:

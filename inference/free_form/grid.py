@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions.transforms import IndependentTransform, Transform
 
 from probdl.inference.free_form.blocks import ExponentialBlock
-from probdl.inference.latents import Latent
+from probdl.inference.programs.latents import Latent
 
 POINTS = 201
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probdl.inference.approximations import kernel_density
 from probdl.inference.free_form.blocks import (
     BetaBlock,
     CategoricalBlock,
@@ -22,6 +21,7 @@ from probdl.inference.free_form.blocks import (
 from probdl.inference.free_form.chain import ChainBlock
 from probdl.inference.free_form.gaussian_block import GaussianBlock
 from probdl.inference.free_form.grid import GridBlock
+from probdl.inference.posteriors.approximations import kernel_density
 
 Values = dict[str, Tensor]
 

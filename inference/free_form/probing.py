@@ -13,8 +13,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from probdl.inference.derivatives import at_least
 from probdl.inference.free_form.reading import Reading, Site, Values
+from probdl.inference.programs.derivatives import at_least
 
 
 class NotConjugate(ValueError):

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probdl.inference.factors import NotApplicable
 from probdl.inference.free_form.factors import Layout
 from probdl.inference.free_form.gaussian_block import ArrowBlock
 from probdl.inference.free_form.reading import Reading, Site
 from probdl.inference.free_form.weights import Moments
-from probdl.inference.projections import find_projection
-from probdl.inference.recording import NotRecordable, record
-from probdl.inference.site_factors import SiteFactors
+from probdl.inference.programs.recording import NotRecordable, record
+from probdl.inference.propagation.factors import NotApplicable
+from probdl.inference.propagation.projections import find_projection
+from probdl.inference.propagation.site_factors import SiteFactors
 
 _NODES = 40
 

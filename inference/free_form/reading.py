@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_map
 
-from probdl.inference.bijections import PositiveDefiniteBijection
-from probdl.inference.checks import innermost
-from probdl.inference.factors import NotApplicable
 from probdl.inference.free_form.exponential import Form, form_of, gaussian_parts
 from probdl.inference.free_form.indexing import IndexByTensors
-from probdl.inference.latents import typical_value
-from probdl.inference.program import Program
-from probdl.inference.recording import NotRecordable, record
+from probdl.inference.programs.bijections import PositiveDefiniteBijection
+from probdl.inference.programs.checks import innermost
+from probdl.inference.programs.latents import typical_value
+from probdl.inference.programs.program import Program
+from probdl.inference.programs.recording import NotRecordable, record
+from probdl.inference.propagation.factors import NotApplicable
 
 Values = dict[str, Tensor]
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from probdl.inference.factors import NotApplicable
 from probdl.inference.free_form.reading import Reading, Site, Values
+from probdl.inference.propagation.factors import NotApplicable
 
 
 class Members:

@@ -19,7 +19,7 @@ from probdl.inference.free_form.blocks import (
 from probdl.inference.free_form.chain import ChainBlock
 from probdl.inference.free_form.gaussian_block import ArrowBlock, GaussianBlock
 from probdl.inference.free_form.grid import GridBlock
-from probdl.inference.latents import Latent
+from probdl.inference.programs.latents import Latent
 
 FAMILIES: dict[str, type[ExponentialBlock]] = {
     kind.__name__: kind for kind in (GammaBlock, InverseGammaBlock, BetaBlock, DirichletBlock, WishartBlock)
