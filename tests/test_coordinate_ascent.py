@@ -163,6 +163,41 @@ def test_hidden_markov_model_is_a_chain_by_forward_and_backward_sums():
     assert close(found[:, order], r)
 
 
+def test_padded_sequences_in_a_plate_are_those_of_their_own_lengths():
+    """Masked times say nothing: a plate of padded sequences gives what a chain for each sequence gives."""
+    generator = np.random.default_rng(14)
+    lengths = np.array([6, 4, 5])
+    x = generator.normal(size=(3, 6)) + np.array([-2, -2, -2, 2, 2, 2])
+
+    def priors():
+        rows = pyro.sample("rows", dist.Dirichlet(torch.ones(2, 2) + torch.eye(2)).to_event(1))
+        return rows, pyro.sample("mu", dist.Normal(torch.tensor([-1.0, 1.0]), 2.0).to_event(1))
+
+    def padded(x, lengths):
+        rows, mu = priors()
+        with pyro.plate("sequences", len(x)):
+            z = torch.zeros(len(x), dtype=torch.long)
+            for t in pyro.markov(range(x.shape[1])):
+                with pyro.poutine.mask(mask=t < lengths):
+                    z = pyro.sample(f"z_{t}", dist.Categorical(rows[z]))
+                    pyro.sample(f"x_{t}", dist.Normal(mu[z], 1.0), obs=x[:, t])
+
+    def apart(x):
+        rows, mu = priors()
+        for i, n in enumerate(lengths):
+            z = torch.tensor(0)
+            for t in pyro.markov(range(n)):
+                z = pyro.sample(f"z_{i}_{t}", dist.Categorical(rows[z]))
+                pyro.sample(f"x_{i}_{t}", dist.Normal(mu[z], 1.0), obs=x[i, t])
+
+    one = fit(padded, x, lengths, method=CoordinateAscent(restarts=2, **EXACTLY))
+    other = fit(apart, x, method=CoordinateAscent(restarts=2, **EXACTLY))
+    assert close(one.mean("mu"), other.mean("mu"))
+    assert close(one.mean("rows"), other.mean("rows"))
+    masked = 3 * 6 - lengths.sum()
+    assert abs(one.elbo.value - other.elbo.value - masked * np.log(2)) < 1e-8
+
+
 def poisson(y, group):
     rate = pyro.sample("rate", dist.Gamma(2.0, 0.5).expand([3]).to_event(1))
     with pyro.plate("rows", len(y)):

@@ -94,6 +94,8 @@ class ChainFactor(ExponentialFactor):
         if len(times) < len(self.block.names) - 1:
             joint = joint.reshape(len(self.block.names) - 1, -1, k, k)[times].reshape(-1, k, k)
         by_parent = joint.movedim(1, 0).reshape((k, *self.site.batch, k))
+        if self.site.weight is not None:
+            by_parent = by_parent * self.site.weight[..., None]
         return (by_parent * self.expected[1](moments)).sum()
 
 
