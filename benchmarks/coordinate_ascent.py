@@ -24,6 +24,7 @@ from probdl.inference import CoordinateAscent, fit
 from probdl.inference.free_form.derive import derive
 from probdl.inference.free_form.starts import start_from
 from probdl.inference.programs.program import Program
+from probdl.loops.threads import one_thread
 
 
 def mixture(x, k):
@@ -121,9 +122,10 @@ def blocks_of_iterations(field, peer, iterations, pairs):
     bounds, seconds = ([], []), ([], [])
     for _ in range(pairs + 1):  # the first block warms both sides up, and records ours
         started = time.perf_counter()
-        for _ in range(iterations):
-            field.sweep()
-            bounds[0].append(float(field.elbo()))
+        with one_thread(field.is_small()):  # as fit does
+            for _ in range(iterations):
+                field.sweep()
+                bounds[0].append(float(field.elbo()))
         middle = time.perf_counter()
         for _ in range(iterations):
             peer.update(repeat=1, tol=0, verbose=False)
