@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.distributions import identity_transform
 
 from probdl.inference.free_form import stored
-from probdl.inference.free_form.marginals import DiscreteMarginals, GaussianMarginals, marginals_of
+from probdl.inference.free_form.answers import marginals_of
+from probdl.inference.free_form.marginals import DiscreteMarginals, GaussianMarginals
 from probdl.inference.posteriors.approximations import Approximation
 from probdl.inference.programs.latents import Latent
 from probdl.inference.programs.predictive import seeded

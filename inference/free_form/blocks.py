@@ -76,6 +76,11 @@ class ExponentialBlock(Block):
         """Take the gradient as natural parameters."""
         self.restore(gradient)
 
+    def knot_values(self) -> list[Tensor]:
+        """Values of the site, the same in all units, at which linearity in the statistics is solved for."""
+        like = self.natural
+        return [torch.full(self.shape, x, dtype=like.dtype, device=like.device) for x in self.knots]
+
     @abstractmethod
     def _is_proper(self) -> Tensor: ...
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from probdl.inference.free_form.additive import AdditiveStatistics
 from probdl.inference.free_form.blocks import CategoricalBlock, DirichletBlock, ExponentialBlock, WishartBlock
 from probdl.inference.free_form.grid import GridBlock
 from probdl.inference.free_form.probing import NotConjugate, Parameter, close, flat_index
@@ -90,7 +91,7 @@ class StatisticLinear:
     def _solve(self) -> None:
         """Evaluate where all units of a parent share a value, for all combinations, and solve along each parent."""
         values = self.parameter.reading.random_values(15)
-        knots = [_knots(block) for block in self.parents]
+        knots = [block.knot_values() for block in self.parents]
         grid = self._on_knots(values, knots, 0)
         for axis, block in enumerate(self.parents):
             if not isinstance(block, GridBlock):
@@ -188,55 +189,6 @@ def expected_of(parameter: Parameter, blocks: dict[str, ExponentialBlock]) -> Ex
     return StatisticLinear(parameter, blocks)
 
 
-class AdditiveStatistics:
-    """A parameter that is a sum over many units of one parent, each through its statistics, as a broken stick is.
-
-    Args:
-        parameter: what to take the expectation of.
-        block: its one parent, of scalars.
-
-    Raises:
-        NotConjugate: if it is no such sum.
-    """
-
-    def __init__(self, parameter: Parameter, block: ExponentialBlock) -> None:
-        self.parameter, self.parents = parameter, [block]
-        values = parameter.reading.random_values(15)
-        knots = _knots(block)
-
-        def at(x: Tensor) -> Tensor:
-            return parameter({**values, block.name: x})
-
-        steps = torch.stack(
-            [(block.statistics(k.reshape(-1)[:1]) - block.statistics(knots[0].reshape(-1)[:1]))[0] for k in knots[1:]]
-        )
-        base, columns = at(knots[0]), []
-        for unit in range(block.natural.shape[0]):
-            moved = []
-            for knot in knots[1:]:
-                x = knots[0].clone().reshape(-1)
-                x[unit] = knot.reshape(-1)[unit]
-                moved.append(at(x.reshape(block.shape)) - base)
-            columns.append(torch.linalg.solve(steps, torch.stack(moved).reshape(len(moved), -1)).T)
-        self.coefficients = torch.stack(columns, 1).reshape(*base.shape, -1)
-        start = block.statistics(knots[0].reshape(-1)).reshape(-1)
-        self.constant = base - self.coefficients @ start
-        self._certify(block)
-
-    def _certify(self, block: ExponentialBlock) -> None:
-        for seed, scale in ((16, 1.0), (17, 2.5), (18, 0.3)):
-            values = self.parameter.reading.random_values(seed, scale)
-            expected = self({block.name: (block.statistics(values[block.name].reshape(-1)),)})
-            exact = self.parameter(values)
-            if not bool(((expected - exact).abs() <= 1e-7 * exact.abs().amax().clamp(min=1.0)).all()):
-                reason = "sees several entries at once, and not through a sum of their statistics, of the latent"
-                raise NotConjugate(self.parameter.site.name, block.name, reason)
-
-    def __call__(self, moments: Moments) -> Tensor:
-        """Return the expectation."""
-        return self.constant + self.coefficients @ moments[self.parents[0].name][0].reshape(-1)
-
-
 def _values_of(block: ExponentialBlock, parameter: Parameter, seed: int) -> Tensor:
     """One value for all units; a grid's own points, where it is not on one."""
     if isinstance(block, GridBlock):
@@ -248,13 +200,6 @@ def _same_in_all(block: ExponentialBlock, x: Tensor) -> Tensor:
     """The first unit's value, for all units."""
     event = block.shape[len(block.unit_shape) :]
     return x.reshape(-1, *event)[0].reshape((1,) * len(block.unit_shape) + event).expand(block.shape)
-
-
-def _knots(block: ExponentialBlock) -> list[Tensor]:
-    if isinstance(block, GridBlock):
-        return [x.reshape(block.shape) for x in block.points.T]
-    like = block.natural
-    return [torch.full(block.shape, x, dtype=like.dtype, device=like.device) for x in block.knots]
 
 
 def _basis(block: ExponentialBlock, knots: list[Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probdl.inference.free_form.expected import expected_of
 from probdl.inference.free_form.gaussian_block import GaussianBlock
-from probdl.inference.free_form.locations import compile_location
+from probdl.inference.free_form.location_probes import compile_location
 from probdl.inference.free_form.probing import NotConjugate, Parameter
 from probdl.inference.free_form.reading import Reading, Site, Values
 from probdl.inference.free_form.weights import Moments, Weights, collapsed_dims

@@ -47,6 +47,10 @@ class GridBlock(ExponentialBlock):
         """Return the values (units, n) at unconstrained points (units, n)."""
         return self.transform(free)
 
+    def knot_values(self) -> list[Tensor]:
+        """The values of the site at which each unit has its first point, its second, and so on."""
+        return [x.reshape(self.shape) for x in self.points.T]
+
     @staticmethod
     def statistics(x: Tensor) -> Tensor:
         """Not used: a grid is summed over."""

@@ -16,9 +16,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from probdl.inference.free_form.answers import marginals_of
 from probdl.inference.free_form.ascent import FreeForm
 from probdl.inference.free_form.blocks import Block
-from probdl.inference.free_form.marginals import DiscreteMarginals, Marginals, marginals_of
+from probdl.inference.free_form.marginals import DiscreteMarginals, Marginals
 
 MOST = 300  # entries of one site
 _TILT = 1e-3  # of a mean, in sd units

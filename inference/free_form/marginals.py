@@ -10,18 +10,11 @@ import torch
 from torch import Tensor
 
 from probdl.inference.free_form.blocks import (
-    BetaBlock,
     CategoricalBlock,
-    DirichletBlock,
-    ExponentialBlock,
-    GammaBlock,
-    InverseGammaBlock,
-    WishartBlock,
 )
 from probdl.inference.free_form.chain import ChainBlock
 from probdl.inference.free_form.gaussian_block import GaussianBlock
 from probdl.inference.free_form.grid import GridBlock
-from probdl.inference.posteriors.approximations import kernel_density
 
 Values = dict[str, Tensor]
 
@@ -100,85 +93,6 @@ class GaussianMarginals(Marginals):
         white = torch.linalg.solve_triangular(root, gap, upper=False)
         constant = root.diagonal(dim1=-2, dim2=-1).log().sum() + 0.5 * flat.shape[-1] * np.log(2 * np.pi)
         return -0.5 * (white**2).sum((-3, -2, -1)) - constant
-
-
-class FamilyMarginals(Marginals):
-    """Of independent units of an exponential family."""
-
-    def __init__(self, block: ExponentialBlock) -> None:
-        self.block = block
-        self._kept: Tensor | None = None
-
-    def _shaped(self, x: Tensor) -> Tensor:
-        return x.reshape(self.block.shape)
-
-    def mean(self, name: str) -> Tensor:
-        """Return the mean of the site."""
-        return self._shaped(self.block.distribution().mean)
-
-    def sd(self, name: str) -> Tensor:
-        """Return the standard deviation of the site."""
-        return self._shaped(self.block.distribution().variance.sqrt())
-
-    def quantile(self, name: str, q: float) -> Tensor:
-        """Return the exact quantile; of entries of a matrix off its diagonal, that of 20,000 draws."""
-        if isinstance(self.block, WishartBlock):
-            if self._kept is None:
-                with torch.random.fork_rng(devices=[]):
-                    torch.default_generator.manual_seed(1)
-                    self._kept = self.draws(20_000)[name]
-            return self._kept.quantile(q, 0)
-        return self._shaped(torch.as_tensor(_quantile(self.block, q)).to(self.block.natural))
-
-    def draws(self, n: int) -> Values:
-        """Return draws of the site."""
-        if isinstance(self.block, WishartBlock):
-            return {self.block.name: _wishart_draws(self.block, n)}
-        return {self.block.name: self.block.distribution().sample((n,)).reshape(n, *self.block.shape)}
-
-    def log_prob(self, values: Values) -> Tensor:
-        """Return the log-density, summed over units."""
-        x = values[self.block.name].to(self.block.natural)
-        event = self.block.shape[len(self.block.unit_shape) :]
-        batch = x.shape[: x.ndim - len(self.block.shape)]
-        return self.block.distribution().log_prob(x.reshape((*batch, -1, *event))).sum(-1)
-
-    def density(self, name: str, entry: int) -> tuple[Tensor, Tensor]:
-        """Return points and densities of one entry."""
-        if isinstance(self.block, WishartBlock):
-            self.quantile(name, 0.5)
-            assert self._kept is not None
-            return kernel_density(self._kept.reshape(len(self._kept), -1)[:, entry])
-        return super().density(name, entry)
-
-
-def _wishart_draws(block: WishartBlock, n: int) -> Tensor:
-    """Draws by Bartlett's decomposition, which any degrees of freedom allow; (n, *shape)."""
-    df, inverse = block.df_and_inverse_scale
-    d = block.size
-    lower = torch.randn(n, len(df), d, d, dtype=df.dtype, device=df.device).tril(-1)
-    halves = (df[:, None] - torch.arange(d, dtype=df.dtype, device=df.device)) / 2
-    chi2 = 2 * torch.distributions.Gamma(halves, torch.ones_like(halves)).sample((n,))
-    root = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(inverse)))
-    a = root @ (lower + chi2.sqrt().diag_embed())
-    return (a @ a.mT).reshape(n, *block.shape)
-
-
-def _quantile(block: ExponentialBlock, q: float) -> np.ndarray:
-    from scipy import special
-
-    natural = block.natural.cpu().numpy()
-    if isinstance(block, InverseGammaBlock):
-        a, b = (x.cpu().numpy() for x in block.shape_and_rate)
-        return b / special.gammainccinv(a, q)
-    if isinstance(block, GammaBlock):
-        a, b = (x.cpu().numpy() for x in block.shape_and_rate)
-        return special.gammaincinv(a, q) / b
-    if isinstance(block, BetaBlock):
-        return special.betaincinv(natural[:, 0] + 1, natural[:, 1] + 1, q)
-    assert isinstance(block, DirichletBlock)
-    a = natural + 1
-    return special.betaincinv(a, a.sum(1, keepdims=True) - a, q)
 
 
 class DiscreteMarginals(Marginals):
@@ -288,14 +202,3 @@ class GridMarginals(Marginals):
         p = self.block.moments[0][units, cell.clamp(0, self.block.free.shape[1] - 1)]
         log_p = torch.where(inside, p.log(), torch.full_like(p, -torch.inf))
         return (log_p - self._step.log() - jacobian).sum(-1)
-
-
-def marginals_of(block: Any) -> Marginals:
-    """Return the answers of a block."""
-    if isinstance(block, GaussianBlock):
-        return GaussianMarginals(block)
-    if isinstance(block, GridBlock):
-        return GridMarginals(block)
-    if isinstance(block, (CategoricalBlock, ChainBlock)):
-        return DiscreteMarginals(block)
-    return FamilyMarginals(block)
