@@ -20,7 +20,9 @@ from probdl.inference import FullRank, MeanField, Posterior, fit
 from probdl.inference.deterministic import expectations
 from probdl.inference.deterministic.first_guess import ensure_start
 from probdl.inference.deterministic.fixed_draws import standard_draws
+from probdl.inference.programs.derivatives import hessian, recorded_gradient, value_and_gradient
 from probdl.inference.programs.program import Program
+from probdl.inference.programs.recording import NotRecordable
 from probdl.inference.propagation.factors import NotApplicable
 
 F64 = torch.float64
@@ -595,3 +597,20 @@ def test_the_eight_schools_not_centred_are_near_their_posterior():
     assert abs(table["mean"]["mu"] - 4.50) < 0.1 * 3.28
     assert abs(table["sd_lr"]["mu"] / 3.28 - 1) < 0.05
     assert abs(table["mean"]["tau"] - 3.51) < 0.2 * 3.13
+
+
+def test_a_recorded_gradient_is_the_gradient_and_has_its_derivatives():
+    def f(z):
+        return torch.nn.functional.softplus(z @ torch.arange(1.0, 4.0, dtype=z.dtype)) + (z**4).sum()
+
+    z = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+    graph = recorded_gradient(f, torch.zeros(3, dtype=torch.float64))
+    value, gradient = graph(z)
+    expected = value_and_gradient(f, z)
+    assert torch.allclose(value, expected[0])
+    assert torch.allclose(gradient, expected[1])
+    x = z.clone().requires_grad_()
+    rows = [torch.autograd.grad(g, x, retain_graph=True)[0] for g in graph(x)[1]]
+    assert torch.allclose(torch.stack(rows), hessian(f, z))
+    with pytest.raises(NotRecordable):
+        recorded_gradient(lambda z: z.sum() if z[0] > 0.1 else z.prod(), torch.zeros(3))

@@ -9,6 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probdl.inference.programs.derivatives import recorded_gradient
+from probdl.inference.programs.recording import NotRecordable
+
+_MANY = 40  # evaluations after which value and gradient are recorded, which costs about as much
 _HIGH = 1e300  # what the trust region sees where the function is not finite, so that it turns the step down
 
 
@@ -24,6 +28,7 @@ class Smooth:
         self.f, self.like = f, like
         self.evaluations = self.products = 0
         self._x: Tensor | None = None
+        self._flat: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def at(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return value and gradient; a value of 1e300 and no gradient where they are not finite."""
@@ -36,9 +41,22 @@ class Smooth:
     def _evaluate(self, x: Tensor) -> None:
         self.evaluations += 1
         self._x = x.detach().clone().requires_grad_()
+        if self.evaluations == _MANY:
+            self._flat = self._recorded()
         with torch.enable_grad():
+            if self._flat is not None:
+                self._value, self._gradient = self._flat(self._x)
+                return
             self._value = self.f(self._x)
             (self._gradient,) = torch.autograd.grad(self._value, self._x, create_graph=True)
+
+    def _recorded(self) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
+        """Value and gradient as one flat graph, twice as fast as autograd on small models, where that is safe."""
+        try:
+            assert self._x is not None
+            return recorded_gradient(self.f, self._x.detach())
+        except NotRecordable:
+            return None
 
     def is_finite(self) -> bool:
         """Whether value and gradient at the last point are finite."""

@@ -1,7 +1,7 @@
 r"""Free-form mean field, :math:`q_j \propto \exp E_{i \neq j} \log p(x, z)`, derived by evaluating the program.
 
-- ``reading`` (with ``exponential``, ``indexing``, ``parts``, ``sequences``): each site's natural parameters as functions
-  of the latents' values.
+- ``reading`` (with ``exponential``, ``indexing``, ``parts``, ``sequences``): each site's natural parameters as
+  functions of the latents' values.
 - ``probing``: what an array depends on. ``expected``, ``additive``, ``locations`` (with ``location_probes``): its
   expectation, as a multilinear function of the expected statistics of the factors. ``weights``: sums over entries and
   over discrete latents.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
+from probdl.inference.programs.recording import NotRecordable, record
+
 
 def at_least(tolerance: float, dtype: torch.dtype, times: float = 100.0) -> float:
     """Return a tolerance no smaller than ``times`` the rounding error of the type."""
@@ -26,6 +28,47 @@ def value_and_gradient(f: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor
         value = f(z)
         gradient = _gradient(value, z)
     return value.detach(), gradient
+
+
+def recorded_gradient(f: Callable[[Tensor], Tensor], like: Tensor) -> fx.GraphModule:
+    """Return x → (f(x), its gradient) as one flat graph, itself differentiable, without autograd at run time.
+
+    Args:
+        f: maps (n,) to a scalar.
+        like: where to record.
+
+    Raises:
+        NotRecordable: if ``f`` branches on its input, or its second derivatives through the graph are not those of f.
+
+    Example:
+        >>> import torch
+        >>> graph = recorded_gradient(lambda z: (z**3).sum(), torch.tensor([0.5, 0.7]))
+        >>> graph(torch.tensor([1.0, 2.0]))
+        (tensor(9.), tensor([ 3., 12.]))
+    """
+    graph = record(lambda x: value_and_gradient(f, x), like)
+    for node in list(graph.graph.nodes):
+        if node.target is torch.ops.aten.detach.default:  # autograd's own, on what it saved for the backward pass
+            node.replace_all_uses_with(node.args[0])
+            graph.graph.erase_node(node)
+    graph.recompile()
+    if not _same_product(graph, f, like):
+        raise NotRecordable("the recorded gradient has other derivatives")
+    return graph
+
+
+def _same_product(graph: fx.GraphModule, f: Callable[[Tensor], Tensor], like: Tensor) -> bool:
+    """Whether the Hessian times a direction is the same through the graph as through f."""
+    x = like.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        try:
+            slopes = graph(x)[1], torch.autograd.grad(f(x), x, create_graph=True)[0]
+            ours, theirs = (
+                torch.autograd.grad(s.sum(), x, allow_unused=True, materialize_grads=True)[0] for s in slopes
+            )
+        except RuntimeError:  # an operation of the backward pass has no derivative of its own
+            return False
+    return torch.allclose(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
 def hessian(f: Callable[[Tensor], Tensor], z: Tensor, chunk: int = 256) -> Tensor:
