@@ -51,7 +51,7 @@ print(table.loc[[label for label in table.index if label.startswith(("weights", 
 
 # %%
 # Responsibilities: flowers between two components belong to both. Ellipses hold half of each component's mass.
-responsibilities = posterior.approximation.probabilities("z").numpy()
+responsibilities = posterior.probabilities("z").numpy()
 means, precisions = posterior.mean("mu").numpy(), posterior.mean("precision").numpy()
 order = means[:, 0].argsort()
 colours = np.array([[0.12, 0.47, 0.71], [0.89, 0.47, 0.10], [0.17, 0.63, 0.17]])

@@ -93,6 +93,14 @@ class Posterior:
         """Return the posterior covariance of the flattened sites, stacked in the order given (default: all)."""
         return self.approximation.cov(tuple(self._known(name) for name in names or self.names))
 
+    def probabilities(self, name: str) -> Tensor:
+        """Return the posterior probabilities of a discrete site's values, such as responsibilities, (*shape, K).
+
+        Raises:
+            ValueError: if there is no such site, or it is continuous.
+        """
+        return self.approximation.probabilities(self._known(name))
+
     def quantile(self, name: str, q: float) -> Tensor:
         """Return the posterior q-quantile of a site, in the site's shape.
 

@@ -7,7 +7,7 @@ r"""Free-form mean field, :math:`q_j \propto \exp E_{i \neq j} \log p(x, z)`, de
   over discrete latents.
 - ``factors``, ``projected``: the expected log-density of a site.
 - ``blocks``, ``gaussian_block``, ``chain``, ``grid``: the factors q_j. ``layout``: which latents make up which.
-- ``derive``, ``starts``, ``ascent``: from a program to its mean field, where it starts, a sweep.
+- ``derive``, ``starts``, ``ascent``, ``acceleration``: from a program to its mean field, where it starts, its sweeps.
 - ``approximation`` (with ``answers``, ``marginals``, ``family_marginals``, ``stored``), ``linear_response``,
   ``report``: the result.
 """

@@ -69,6 +69,14 @@ class Approximation(ABC):
         """Return the approximation of the other sites alone, where these factor off; else None."""
         return None
 
+    def probabilities(self, name: str) -> Tensor:
+        """Return the probabilities of the values of a discrete site, (*shape, K).
+
+        Raises:
+            ValueError: if the site is continuous.
+        """
+        raise ValueError(f"Site {name!r} is continuous; probabilities are those of a discrete latent's values.")
+
     def errors(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the Monte Carlo standard errors of a site's mean and sd, in its shape; zero where they are exact."""
         mean = self.mean(name)
