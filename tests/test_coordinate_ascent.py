@@ -486,6 +486,12 @@ def test_factors_that_fit_no_form_are_refused_by_name():
         root = pyro.sample("root", dist.LKJCholesky(2, 1.0))
         pyro.sample("y", dist.MultivariateNormal(torch.zeros(2), scale_tril=root), obs=y)
 
+    def unbounded(y):
+        n = pyro.sample("n", dist.Poisson(3.0))
+        pyro.sample("y", dist.Normal(n, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match="discrete latent 'n' has no finite list of values"):
+        fit(unbounded, torch.tensor(1.0), method="cavi")
     with pytest.raises(ValueError, match=r"site 'y' has a location that is not affine in the latent 'w'.*meanfield"):
         fit(product, torch.tensor(1.0), method="cavi")
     with pytest.raises(ValueError, match="control flow"):

@@ -99,7 +99,14 @@ class Reading:
         if name in self.sequences:
             return self.support(self.sequences[name][0])
         if name not in self._supports:
-            values = innermost(self.program.discrete[name]).enumerate_support(expand=False)
+            fn = innermost(self.program.discrete[name])
+            if not fn.has_enumerate_support:
+                raise NotApplicable(
+                    f"Coordinate ascent: the discrete latent {name!r} has no finite list of values "
+                    f"({type(fn).__name__}). Bound it, or integrate it out by hand, as a Poisson of a Gamma is a "
+                    "negative binomial."
+                )
+            values = fn.enumerate_support(expand=False)
             self._supports[name] = values.reshape(len(values), -1)[:, 0]
         return self._supports[name]
 
