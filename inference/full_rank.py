@@ -74,7 +74,7 @@ class FullRank:
                 f"draws must be at least {2 * program.dim}, twice the number of latents; got {self.draws}. With fewer "
                 "the bound has no maximum: the covariance could grow without limit where no draw looks."
             )
-        start = start_of(program, self.start)
+        start = start_of(program, self.start, expectation.density())
         family = FullRankFamily(start.centre, start.root, start.scale)
         settings = Settings(self.draw_error, max(self.max_draws, 2 * pairs), self.max_steps)
         optimum = maximise(program, family, expectation, settings, start.has_scales)

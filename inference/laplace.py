@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -94,13 +95,37 @@ class Laplace:
         )
 
 
-def find_mode(program: Program, tolerance: float = 1e-6, max_steps: int = 500) -> Mode:
+class Density(Protocol):
+    """A log-density with its derivatives."""
+
+    def value_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-density at z, (d,), and its gradient."""
+
+    def hessian(self, z: Tensor) -> Tensor:
+        """Return its second derivatives, (d, d)."""
+
+
+class _Joint:
+    """The log-density of a program, recorded."""
+
+    def __init__(self, program: Program) -> None:
+        self.log_joint = program.recorded(program.log_joint)
+
+    def value_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return value_and_gradient(self.log_joint, z)
+
+    def hessian(self, z: Tensor) -> Tensor:
+        return hessian(self.log_joint, z)
+
+
+def find_mode(program: Program, tolerance: float = 1e-6, max_steps: int = 500, density: Density | None = None) -> Mode:
     """Return the mode of the posterior on unconstrained space.
 
     Args:
         program: the model with its data.
         tolerance: of the gradient at the mode, in posterior sd units.
         max_steps: the largest number of Newton steps.
+        density: the program's log-density where it is known in a faster form; None records it.
 
     Raises:
         ConvergenceError: if the optimiser finds no mode with positive curvature.
@@ -110,20 +135,20 @@ def find_mode(program: Program, tolerance: float = 1e-6, max_steps: int = 500) -
     program.require_all_rows()
     program.sum_out_discrete()
     ensure_start(program)
-    log_joint = program.recorded(program.log_joint)
+    density = density or _Joint(program)
     rows: list[dict[str, float]] = []
     result = minimize(
-        _on_numpy(lambda z: _finite_or_uphill(*value_and_gradient(log_joint, z)), program),
+        _on_numpy(lambda z: _finite_or_uphill(*density.value_and_gradient(z)), program),
         program.start.cpu().numpy(),
         jac=True,
-        hess=_on_numpy(lambda z: _finite_or_identity(-hessian(log_joint, z)), program),
+        hess=_on_numpy(lambda z: _finite_or_identity(-density.hessian(z)), program),
         method="trust-exact",
         callback=lambda z: rows.append({"step": len(rows) + 1}),
         options={"maxiter": max_steps, "gtol": 1e-8},
     )
     z = torch.as_tensor(result.x, dtype=program.dtype, device=program.device)
-    value, gradient = value_and_gradient(log_joint, z)
-    precision = -hessian(log_joint, z)
+    value, gradient = density.value_and_gradient(z)
+    precision = -density.hessian(z)
     _check_curvature(program, precision)
     off = _newton_decrement(precision, gradient)
     if not off <= at_least(tolerance, program.dtype, 1e4):

@@ -78,10 +78,11 @@ class MeanField:
         started = time.perf_counter()
         program.require_all_rows()
         program.sum_out_discrete()
-        start = start_of(program, self.start)
         least = max(16, 2 * program.dim) if program.dim <= _MOST_ORTHOGONAL else 32
         pairs = least if self.draws is None else self.draws // 2
+        expectation = expectation_of(program, pairs, seed)
+        start = start_of(program, self.start, expectation.density())
         family = MeanFieldFamily(start.centre, start.root, start.scale)
         settings = Settings(self.draw_error, self.max_draws, self.max_steps)
-        optimum = maximise(program, family, expectation_of(program, pairs, seed), settings, start.has_scales)
+        optimum = maximise(program, family, expectation, settings, start.has_scales)
         return posterior_of(program, optimum, "meanfield", start.said, seed, started)

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from probdl.inference.deterministic.fixed_draws import standard_draws
 from probdl.inference.deterministic.gaussian_families import Family
+from probdl.inference.laplace import Density
 from probdl.inference.programs.program import Program
 from probdl.inference.programs.recording import NotRecordable, record
 from probdl.inference.propagation.factors import NotApplicable, split_factors
@@ -36,6 +37,10 @@ class Expectation(ABC):
     @abstractmethod
     def __call__(self, family: Family, phi: Tensor) -> Tensor:
         """Return the expectation, a scalar in nats."""
+
+    def density(self) -> Density | None:
+        """Return the log-density in a faster form than a recording, where there is one."""
+        return None
 
     @abstractmethod
     def refined(self) -> Expectation:
@@ -87,6 +92,10 @@ class ProjectedExpectation(Expectation):
             total = total + self._weights @ site.quadrature.log_likelihood(eta).sum(1) + site.constant
         return total
 
+    def density(self) -> Density:
+        """Return the log-density, whose Hessian is P and one number for each observation."""
+        return ProjectedDensity(self.base, self.sites)
+
     def refined(self) -> ProjectedExpectation:
         """Return the same with twice the nodes."""
         return ProjectedExpectation(self.base, self.sites, 2 * self.points)
@@ -98,6 +107,42 @@ class ProjectedExpectation(Expectation):
     def pooled(self, moves: Tensor) -> tuple[Tensor, Tensor]:
         """Move to where the best rule would; its difference from the next best bounds its error."""
         return moves[:, 1], (moves[:, 1] - moves[:, 0]).abs()
+
+
+class ProjectedDensity:
+    """Gaussian factors and sites: log p = c + h·z − ½ zᵀPz + Σ ℓ(a·z), with second derivatives −P + Aᵀ diag(ℓ″) A."""
+
+    def __init__(self, base: GaussianFactor, sites: list[SiteFactors]) -> None:
+        self.base, self.sites = base, sites
+
+    def _derivatives(self, site: SiteFactors, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Σ ℓ, ℓ′ and ℓ″ at η = a·z."""
+        eta = (site.a @ z).requires_grad_()
+        with torch.enable_grad():
+            total = site.quadrature.log_likelihood(eta[None]).sum()
+            (first,) = torch.autograd.grad(total, eta, create_graph=True)
+            second = torch.zeros_like(first)
+            if first.requires_grad:
+                (second,) = torch.autograd.grad(first.sum(), eta)
+        return total.detach(), first.detach(), second.detach()
+
+    def value_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the log-density at z and its gradient."""
+        z, base = z.detach(), self.base
+        value = base.constant + base.shift @ z - 0.5 * z @ base.precision @ z
+        gradient = base.shift - base.precision @ z
+        for site in self.sites:
+            total, first, _ = self._derivatives(site, z)
+            value, gradient = value + total + site.constant, gradient + site.a.T @ first
+        return value, gradient
+
+    def hessian(self, z: Tensor) -> Tensor:
+        """Return the second derivatives at z."""
+        out = -self.base.precision
+        for site in self.sites:
+            _, _, second = self._derivatives(site, z.detach())
+            out = out + (site.a.T * second) @ site.a
+        return out
 
 
 class DrawnExpectation(Expectation):

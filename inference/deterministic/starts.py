@@ -9,7 +9,7 @@ from torch import Tensor
 
 from probdl.errors import ConvergenceError
 from probdl.inference.deterministic.first_guess import ensure_start
-from probdl.inference.laplace import find_mode
+from probdl.inference.laplace import Density, find_mode
 from probdl.inference.posterior import Posterior
 from probdl.inference.programs.program import Program
 
@@ -29,8 +29,13 @@ class Start:
     has_scales: bool = True
 
 
-def start_of(program: Program, given: Posterior | None) -> Start:
+def start_of(program: Program, given: Posterior | None, density: Density | None = None) -> Start:
     """Return where to start.
+
+    Args:
+        program: the model with its data.
+        given: a posterior to start from.
+        density: the program's log-density where it is known in a faster form than a recording.
 
     Raises:
         ValueError: if the given posterior is one of other sites or shapes; it names the site.
@@ -40,7 +45,7 @@ def start_of(program: Program, given: Posterior | None) -> Start:
     why = ""
     if program.dim <= _MOST_DENSE:
         try:
-            return _at_mode(program)
+            return _at_mode(program, density)
         except ConvergenceError:
             why = ", since no mode was found"
     ensure_start(program)
@@ -48,8 +53,8 @@ def start_of(program: Program, given: Posterior | None) -> Start:
     return Start(program.start, torch.diag(scale), scale, f"It started at the prior means{why}.", has_scales=False)
 
 
-def _at_mode(program: Program) -> Start:
-    mode = find_mode(program)
+def _at_mode(program: Program, density: Density | None) -> Start:
+    mode = find_mode(program, density=density)
     root = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(mode.precision)))
     return Start(mode.z, root, mode.precision.diagonal().rsqrt(), "It started at the mode.")
 
