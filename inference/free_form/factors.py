@@ -45,7 +45,7 @@ class ExponentialFactor:
             for block in layout.gaussian_of(p.parents):
                 raise NotConjugate(site.name, ", ".join(block.names), "is not conjugate in the Gaussian latent")
         self.expected = [expected_of(p, layout.scalar) for p in parameters]
-        self.weights = Weights(reading, site, axes, layout.scalar, collapsed_dims(parameters, site))
+        self.weights = Weights(reading, site, axes, collapsed_dims(parameters, site))
         self.own = layout.scalar.get(site.name) if site.value is None else None
         self.reads = {name for p in parameters for name in p.parents} | set(axes) | ({site.name} if self.own else set())
         self._statistics, self.base = self._observed(reading)
@@ -122,7 +122,7 @@ class GaussianFactor:
         collapsed = collapsed_dims([*scale] if self.latent else [location, *scale], site)
         if self.latent:
             collapsed = ()
-        self.weights = Weights(reading, site, axes, layout.scalar, collapsed)
+        self.weights = Weights(reading, site, axes, collapsed)
         self.reads = {name for p in scale for name in p.parents} | set(axes) | {n for b in blocks for n in b.names}
         self._read_data(reading)
 

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probdl.inference.free_form.blocks import CategoricalBlock
 from probdl.inference.free_form.probing import NotConjugate, Parameter, flat_index
 from probdl.inference.free_form.reading import Reading, Site
 
@@ -22,14 +21,11 @@ class Weights:
         reading: the recorded program.
         site: the site.
         axes: the discrete latents that it sees.
-        blocks: their factors, by name.
         collapsed: the batch dimensions along which no parameter of the site changes.
     """
 
-    def __init__(
-        self, reading: Reading, site: Site, axes: tuple[str, ...], blocks: dict[str, Any], collapsed: tuple[int, ...]
-    ) -> None:
-        self.site, self.axes, self.blocks, self.collapsed = site, axes, blocks, collapsed
+    def __init__(self, reading: Reading, site: Site, axes: tuple[str, ...], collapsed: tuple[int, ...]) -> None:
+        self.site, self.axes, self.collapsed = site, axes, collapsed
         self.index = [_unit_seen(reading, site, name) for name in axes]
         varying = {d for index in self.index for d, n in enumerate(index.shape) if n > 1}
         self.contracted = tuple(sorted(varying)) if varying <= set(collapsed) else None
@@ -39,9 +35,6 @@ class Weights:
         """The joint probability of the axes' values for each entry, (K₁, …, *batch), or None without axes."""
         if not self.axes:
             return None
-        joint = moments.get(self.axes) if len(self.axes) > 1 else None
-        if joint is not None:  # neighbours in a chain have a joint factor
-            return joint[0][self.index[0]].movedim((-2, -1), (0, 1))
         out: Tensor | float = 1.0
         for axis, (name, index) in enumerate(zip(self.axes, self.index)):
             (r,) = moments[name]
@@ -108,13 +101,14 @@ class Weights:
 
 
 def _unit_seen(reading: Reading, site: Site, name: str) -> Tensor:
-    """Which unit of a discrete latent each entry sees, (*batch) with size 1 where it does not change."""
+    """Which unit of a discrete latent each entry sees, (*batch) with size 1 where it does not change.
+
+    A parameter may read a latent and not change with it, such as a zero of its shape; so all that read it are asked.
+    """
     support, shape = reading.support(name), reading.shape(name)
     low, high = support[0].expand(shape), support[-1].expand(shape)
     index = torch.zeros(site.batch, dtype=torch.long, device=low.device)
-    for which, parents in enumerate(
-        site.parents
-    ):  # a parameter may read it and not change, such as a zero of its shape
+    for which, parents in enumerate(site.parents):
         if name in parents:
             found = _unit_of(reading, site, which, name, low, high)
             index = torch.maximum(index, found.flatten(len(site.batch)).amax(-1).reshape(site.batch))
@@ -133,11 +127,6 @@ def _unit_of(reading: Reading, site: Site, which: int, name: str, low: Tensor, h
     if index is None:
         raise NotConjugate(site.name, name, "sees several entries at once of the discrete latent")
     return index[..., None]
-
-
-def is_summed(block: Any) -> bool:
-    """Whether a block's latent is summed over by an axis."""
-    return isinstance(block, CategoricalBlock)
 
 
 def collapsed_dims(parameters: list[Parameter], site: Site) -> tuple[int, ...]:
