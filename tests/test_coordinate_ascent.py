@@ -305,6 +305,20 @@ def test_crossed_groups_are_leaves_and_core_of_one_gaussian():
     assert abs(posterior.elbo.value - exact) < 1e-8
 
 
+def test_ten_thousand_groups_need_no_dense_matrix():
+    """A joint Gaussian of 10,001 means, whose covariance would hold 10⁸ numbers: its draws and density go by group."""
+    generator = np.random.default_rng(16)
+    y = generator.normal(size=(5, 10_000)) + generator.normal(1, 2, 10_000)
+    posterior = fit(models.hierarchical, y, method="cavi")
+    assert "10000 units around a core of 1" in posterior.message
+    between, within = posterior.mean("between"), posterior.mean("within")
+    shrunk = (within * y.sum(0) + between * posterior.mean("mu").item()) / (5 * within + between).item()
+    assert np.abs(posterior.mean("theta").numpy() - shrunk.numpy()).max() < 1e-4
+    draws = posterior.draws(50)
+    assert torch.isfinite(posterior.log_prob(draws)).all()
+    assert abs(((draws["theta"] - posterior.mean("theta")) / posterior.sd("theta")).std() - 1) < 0.01
+
+
 def test_a_bound_rises_at_every_sweep_and_the_history_shows_it():
     posterior = fit(models.full_mixture, two_clusters(), 2, method=CoordinateAscent(restarts=1))
     assert posterior.history["elbo"].diff().dropna().min() > -1e-8

@@ -180,8 +180,8 @@ def _named(block: Block, moments: tuple[Tensor, ...]) -> Moments:
 def step_between(block: Block, before: tuple[Tensor, ...], after: tuple[Tensor, ...]) -> float:
     """How far a block moved: Gaussian means in sd units, probabilities, or relative change of other statistics."""
     if isinstance(block, GaussianBlock):
-        sd = block.covariances().diagonal(dim1=-2, dim2=-1).sqrt()
-        return float(((after[0] - before[0]).abs() / sd).max())
+        gap = (after[0] - before[0]).abs().reshape(-1)
+        return float((gap / block.variances().sqrt()).max())
     if isinstance(block, (CategoricalBlock, ChainBlock, GridBlock)):
         return max(float((a - b).abs().max()) for a, b in zip(after, before))
     return float(((after[0] - before[0]).abs() / (1e-3 + after[0].abs())).max())

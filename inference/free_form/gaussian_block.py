@@ -66,8 +66,7 @@ class GaussianBlock(Block):
 
     def entropy(self) -> Tensor:
         """Return the entropy, summed over units."""
-        half = self.root.diagonal(dim1=-2, dim2=-1).log().sum() * (self.units / len(self.root))
-        return 0.5 * self.units * self.size * (1 + math.log(2 * math.pi)) - half
+        return 0.5 * self.units * self.size * (1 + math.log(2 * math.pi)) - self.half_log_det()
 
     def pair_index(self, i: Tensor, j: Tensor) -> Tensor:
         """Where E z_i z_j of flat positions in one unit stands in the flattened second moments."""
@@ -85,6 +84,20 @@ class GaussianBlock(Block):
     def variances(self) -> Tensor:
         """Return the variance of each entry, flat in u·k + i."""
         return self.covariances().diagonal(dim1=-2, dim2=-1).reshape(-1)
+
+    def whitened(self, gap: Tensor) -> Tensor:
+        """Return what is standard normal where ``gap``, (…, n·k), is a deviation from the mean."""
+        rows = gap.reshape((*gap.shape[:-1], self.units, self.size, 1))
+        return (self.root.mT @ rows).reshape(gap.shape)
+
+    def coloured(self, noise: Tensor) -> Tensor:
+        """Return deviations from the mean, (…, n·k), that standard normal noise becomes."""
+        rows = noise.reshape((*noise.shape[:-1], self.units, self.size, 1))
+        return torch.linalg.solve_triangular(self.root.mT, rows, upper=True).reshape(noise.shape)
+
+    def half_log_det(self) -> Tensor:
+        """Return half the log determinant of the precision of all units."""
+        return self.root.diagonal(dim1=-2, dim2=-1).log().sum() * (self.units / len(self.root))
 
     def value(self, flat: Tensor) -> dict[str, Tensor]:
         """Return the sites' values from flat vectors (..., n·k)."""
@@ -174,10 +187,28 @@ class ArrowBlock(GaussianBlock):
         centre = self._cuts[0] + self._cuts[1] + (i - n) * core + (j - n)
         return torch.where(high < n, inside, torch.where(low < n, across, centre))
 
-    def entropy(self) -> Tensor:
-        """Return the entropy."""
-        halves = [r.diagonal(dim1=-2, dim2=-1).log().sum() for r in (self.leaf_root, self.core_root)]
-        return 0.5 * self.size * (1 + math.log(2 * math.pi)) - halves[0] - halves[1]
+    def half_log_det(self) -> Tensor:
+        """Return half the log determinant of the precision."""
+        leaf, core = (r.diagonal(dim1=-2, dim2=-1).log().sum() for r in (self.leaf_root, self.core_root))
+        return leaf + core
+
+    def _leaves_and_core(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        leaf, core = flat.split((self.leaves * self.leaf, self.core), -1)
+        return leaf.reshape((*flat.shape[:-1], self.leaves, self.leaf)), core
+
+    def whitened(self, gap: Tensor) -> Tensor:
+        """Return what is standard normal: the leaves given the core, and the core."""
+        leaf, core = self._leaves_and_core(gap)
+        given = leaf + (self.gain @ core[..., None, :, None])[..., 0]
+        white = (self.leaf_root.mT @ given[..., None])[..., 0].flatten(-2)
+        return torch.cat([white, core @ self.core_root], -1)
+
+    def coloured(self, noise: Tensor) -> Tensor:
+        """Return deviations from the mean: of the core, and of the leaves given it."""
+        leaf, core = self._leaves_and_core(noise)
+        core = torch.linalg.solve_triangular(self.core_root.mT, core[..., None], upper=True)
+        own = torch.linalg.solve_triangular(self.leaf_root.mT, leaf[..., None], upper=True)
+        return torch.cat([(own - self.gain @ core[..., None, :, :])[..., 0].flatten(-2), core[..., 0]], -1)
 
     def variances(self) -> Tensor:
         """Return the variance of each entry, flat."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,14 +72,11 @@ class GaussianMarginals(Marginals):
         t = torch.special.ndtri(torch.tensor(q, dtype=torch.float64)).to(self.block.mean)
         return self.mean(name) + t * self.sd(name)
 
-    def _root(self) -> Tensor:
-        return torch.linalg.cholesky(self.block.covariances())
-
     def draws(self, n: int) -> Values:
         """Return draws, jointly within each unit."""
-        noise = torch.randn(n, self.block.units, self.block.size, 1, dtype=self.block.mean.dtype).to(self.block.mean)
-        flat = self.block.mean.reshape(self.block.units, -1) + (self._root() @ noise)[..., 0]
-        return self.block.value(flat.reshape(n, -1))
+        mean = self.block.mean.reshape(-1)
+        noise = torch.randn(n, len(mean), dtype=mean.dtype).to(mean.device)
+        return self.block.value(mean + self.block.coloured(noise))
 
     def log_prob(self, values: Values) -> Tensor:
         """Return the joint log-density of the block's sites."""
@@ -88,11 +85,8 @@ class GaussianMarginals(Marginals):
         flat = self.block.mean.new_zeros(*batch, self.block.units * self.block.size)
         for name, place in self.block.places.items():
             flat[..., place.reshape(-1)] = values[name].to(flat).reshape((*batch, -1))
-        gap = (flat - self.block.mean.reshape(-1)).reshape((*batch, self.block.units, self.block.size, 1))
-        root = self._root()
-        white = torch.linalg.solve_triangular(root, gap, upper=False)
-        constant = root.diagonal(dim1=-2, dim2=-1).log().sum() + 0.5 * flat.shape[-1] * np.log(2 * np.pi)
-        return -0.5 * (white**2).sum((-3, -2, -1)) - constant
+        white = self.block.whitened(flat - self.block.mean.reshape(-1))
+        return -0.5 * (white**2).sum(-1) + self.block.half_log_det() - 0.5 * flat.shape[-1] * math.log(2 * math.pi)
 
 
 class DiscreteMarginals(Marginals):
