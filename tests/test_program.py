@@ -60,6 +60,27 @@ def test_in_place_writes_are_recorded_as_new_tensors():
     assert torch.allclose(torch.vmap(graph)(z[None]), f(z)[None])
 
 
+def test_a_multinomial_likelihood_writes_by_a_mask_and_still_runs_on_many_rows():
+    """torch sets logits of impossible and unseen categories to zero by a mask; the grid posterior is exact."""
+    y = np.array([[4.0, 3.0, 3.0], [2.0, 5.0, 3.0]])
+
+    def model(y):
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        logits = torch.stack([a, -a, torch.zeros(())])
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Multinomial(10, logits=logits), obs=y)
+
+    grid = np.linspace(-5, 5, 4001)
+    logits = np.stack([grid, -grid, 0 * grid], 1)
+    log_p = -0.5 * grid**2 + (logits - np.log(np.exp(logits).sum(1, keepdims=True))) @ y.sum(0)
+    p = np.exp(log_p - log_p.max())
+    mean = (p * grid).sum() / p.sum()
+    for method in ("laplace", "meanfield"):
+        posterior = fit(model, y, method=method)
+        assert not any("could not be recorded" in note for note in posterior.notes)
+        assert abs(posterior.mean("a").item() - mean) < 0.02
+
+
 def test_control_flow_on_latent_values_is_not_recorded():
     with pytest.raises(NotRecordable, match="control flow"):
         record(lambda z: z.sum() if z[0] > 0 else z.prod(), torch.zeros(2))

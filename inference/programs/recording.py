@@ -101,10 +101,25 @@ def _logits_loss(x: Tensor, y: Tensor, *_: Any) -> Tensor:
     return (1 - y) * x - torch.nn.functional.logsigmoid(x)
 
 
+def _fills_by_mask(args: Any) -> bool:
+    """Whether an ``index_put`` writes one number where a mask of the tensor's own shape is true."""
+    indices, values = args[1], args[2]
+    accumulates = len(args) > 3 and args[3]
+    mask = indices[0] if len(indices) == 1 else None
+    return (
+        mask is not None
+        and mask.dtype is torch.bool
+        and mask.shape == args[0].shape
+        and (values.numel() == 1 and not accumulates)
+    )
+
+
 def _batchable(func: Any, args: Any) -> tuple[Any, Any]:
     """Replace operations that vmap cannot run, or runs in many pieces, by equal ones."""
     if func is torch.ops.aten.binary_cross_entropy_with_logits.default and args[2:] == (None, None, 0):
         return _logits_loss, args
+    if func is torch.ops.aten.index_put.default and _fills_by_mask(args):
+        return torch.ops.aten.where.self, (args[1][0], args[2], args[0])
     if func is torch.ops.aten.copy.default:  # without mutation it only spreads its source
         return torch.ops.aten.expand.default, (args[1], list(args[0].shape))
     if func is torch.ops.aten.slice_scatter.default and len(args) > 4 and args[4] is not None and args[4] < 0:
