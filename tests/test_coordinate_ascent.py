@@ -376,6 +376,26 @@ def test_a_logistic_likelihood_is_followed_by_natural_gradients_to_the_full_gaus
     assert close(posterior.mean("tau"), e_tau, 1e-5)
 
 
+@pytest.mark.parametrize("name", ["probs", "ordered", "categorical"])
+def test_likelihoods_that_write_in_place_are_followed_too(name):
+    """Their graphs cannot be recorded under autograd; the optimum is that of FullRank, found by other means."""
+    likelihoods = {
+        "probs": (lambda a: dist.Bernoulli(probs=torch.sigmoid(a)), np.array([1.0, 1.0, 0.0, 1.0])),
+        "ordered": (lambda a: dist.OrderedLogistic(a, torch.tensor([-1.0, 1.0])), np.array([0, 2, 2, 1])),
+        "categorical": (lambda a: dist.Categorical(torch.softmax(torch.stack([a, -a]), -1)), np.array([0, 0, 1, 0])),
+    }
+    likelihood, y = likelihoods[name]
+
+    def model(y):
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", likelihood(a), obs=y)
+
+    ours, other = fit(model, y, method="cavi"), fit(model, y, method="fullrank")
+    assert abs(ours.mean("a") - other.mean("a")) < 1e-3
+    assert abs(ours.elbo.value - other.elbo.value) < 1e-3
+
+
 def test_linear_response_is_exact_where_the_posterior_is_gaussian():
     """Two connected latents are one joint factor, so the mean field is exact, and linear response adds nothing."""
 

@@ -19,7 +19,7 @@ from probdl.inference.free_form.layout import lay_out
 from probdl.inference.free_form.projected import ProjectedFactor
 from probdl.inference.free_form.reading import Reading, Values
 from probdl.inference.free_form.weights import Moments
-from probdl.inference.programs.recording import record
+from probdl.inference.programs.recording import NotRecordable, record
 
 
 class FreeForm:
@@ -81,8 +81,15 @@ class FreeForm:
         """The natural parameters of a block's optimum, by a graph that is recorded once."""
         key = id(block)
         if key not in self._recorded:
-            self._recorded[key] = record(lambda *m: self._slopes(block, m), *self._flat(), again=())
+            self._recorded[key] = self._record(lambda *m: self._slopes(block, m))
         return self._recorded[key](*self._flat())
+
+    def _record(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """Record a function of the moments of all blocks; one that writes in place runs as it is."""
+        try:
+            return record(f, *self._flat(), again=(), mend=False)
+        except NotRecordable:
+            return f
 
     def _slopes(self, block: Block, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The gradient of the expected log-density in a block's moments, at the moments of all blocks."""
@@ -143,7 +150,7 @@ class FreeForm:
     def elbo(self) -> Tensor:
         """The evidence lower bound E log p(x, z) + entropy, with all constants, in nats."""
         if "energy" not in self._recorded:
-            self._recorded["energy"] = record(lambda *m: self.energy(m), *self._flat(), again=())
+            self._recorded["energy"] = self._record(lambda *m: self.energy(m))
         return self._recorded["energy"](*self._flat()) + torch.stack([b.entropy() for b in self.blocks]).sum()
 
     def is_small(self) -> bool:

@@ -46,7 +46,7 @@ def recorded_gradient(f: Callable[[Tensor], Tensor], like: Tensor) -> fx.GraphMo
         >>> graph(torch.tensor([1.0, 2.0]))
         (tensor(9.), tensor([ 3., 12.]))
     """
-    graph = record(lambda x: value_and_gradient(f, x), like)
+    graph = record(lambda x: value_and_gradient(f, x), like, mend=False)
     for node in list(graph.graph.nodes):
         if node.target is torch.ops.aten.detach.default:  # autograd's own, on what it saved for the backward pass
             node.replace_all_uses_with(node.args[0])
