@@ -101,6 +101,13 @@ def _logits_loss(x: Tensor, y: Tensor, *_: Any) -> Tensor:
     return (1 - y) * x - torch.nn.functional.logsigmoid(x)
 
 
+def _select_scatter(x: Tensor, source: Tensor, dim: int, index: int) -> Tensor:
+    """Return x with ``source`` at one index of a dimension."""
+    size = x.shape[dim]
+    here = torch.arange(size, device=x.device) == index % size
+    return torch.where(here.reshape([-1 if d == dim % x.ndim else 1 for d in range(x.ndim)]), source.unsqueeze(dim), x)
+
+
 def _fills_by_mask(args: Any) -> bool:
     """Whether an ``index_put`` writes one number where a mask of the tensor's own shape is true."""
     indices, values = args[1], args[2]
@@ -120,6 +127,8 @@ def _batchable(func: Any, args: Any) -> tuple[Any, Any]:
         return _logits_loss, args
     if func is torch.ops.aten.index_put.default and _fills_by_mask(args):
         return torch.ops.aten.where.self, (args[1][0], args[2], args[0])
+    if func is torch.ops.aten.select_scatter.default:  # torch's own has a wrong gradient under vmap
+        return _select_scatter, args
     if func is torch.ops.aten.copy.default:  # without mutation it only spreads its source
         return torch.ops.aten.expand.default, (args[1], list(args[0].shape))
     if func is torch.ops.aten.slice_scatter.default and len(args) > 4 and args[4] is not None and args[4] < 0:
