@@ -524,6 +524,13 @@ def test_factors_that_fit_no_form_are_refused_by_name():
         n = pyro.sample("n", dist.Poisson(3.0))
         pyro.sample("y", dist.Normal(n, 1.0), obs=y)
 
+    def one_site(x):
+        rows = pyro.sample("rows", dist.Dirichlet(torch.ones(2, 2)).to_event(1))
+        emission = dist.Normal(torch.tensor([0.0, 2.0]), 1.0)
+        pyro.sample("x", dist.DiscreteHMM(torch.zeros(2), rows.log(), emission, duration=len(x)), obs=x)
+
+    with pytest.raises(ValueError, match="pyro.markov in place of DiscreteHMM"):
+        fit(one_site, torch.tensor([0.0, 0.1, 2.0, 1.9]), method="cavi")
     with pytest.raises(ValueError, match="discrete latent 'n' has no finite list of values"):
         fit(unbounded, torch.tensor(1.0), method="cavi")
     with pytest.raises(ValueError, match=r"site 'y' has a location that is not affine in the latent 'w'.*meanfield"):

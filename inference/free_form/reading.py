@@ -150,7 +150,8 @@ class Reading:
         except NotRecordable as reason:
             raise NotApplicable(
                 f"Coordinate ascent reads the program as a fixed graph, but {reason}. Write the model without Python "
-                "control flow on latent values, or use method='meanfield' or 'nuts'."
+                "control flow on latent values, and a hidden Markov model by pyro.markov in place of DiscreteHMM, or "
+                "use method='meanfield' or 'nuts'."
             ) from reason
         counts = [len(self._parameters(site, None, first)) for site in self.sites.values()]
         outputs: Any = graph.graph.output_node().args[0]

@@ -160,6 +160,16 @@ def _share_repeated(graph: fx.Graph) -> None:
                 node.replace_all_uses_with(first)
 
 
+def _functionalised(f: Callable[..., Any], inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """Record a function whose writes became new tensors; one that holds autograd functions of its own cannot be."""
+    try:
+        return _recorded(f, inputs)
+    except NotRecordable:
+        raise
+    except RuntimeError as error:
+        raise NotRecordable(f"it writes in place in a way that cannot be undone ({str(error)[:60]}…)") from error
+
+
 def record(
     f: Callable[..., Any], *inputs: Tensor, again: tuple[Tensor, ...] | None = None, mend: bool = True
 ) -> fx.GraphModule:
@@ -188,7 +198,7 @@ def record(
         if not mend:
             raise
         f = torch.func.functionalize(f)
-        first = _recorded(f, detached)
+        first = _functionalised(f, detached)
     if again == ():
         return first
     other = again or tuple(x + 0.37 for x in detached)
