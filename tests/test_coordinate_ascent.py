@@ -11,7 +11,6 @@ from scipy.special import gammaln, logsumexp
 
 import probdl
 from probdl.inference import CoordinateAscent, fit
-from probdl.inference.choosing import Auto
 from probdl.inference.free_form import acceleration
 from probdl.inference.posterior import Posterior
 
@@ -620,4 +619,3 @@ def test_auto_says_what_it_chose_and_why():
     other = fit(robust, y[:, 0])
     assert other.message.startswith("Chose meanfield, which takes any latents.")
     assert "Coordinate ascent:" in other.message
-    assert isinstance(Auto(), Auto)
