@@ -29,6 +29,7 @@ def compare_posteriors(a: Posterior, b: Posterior) -> pd.DataFrame:
         standard errors, from the draws of either; they are 0 where both have exact moments.
 
     Raises:
+        TypeError: if one of them is no posterior.
         ValueError: if they share no site, or a shared site has different shapes.
 
     Example:
@@ -47,6 +48,9 @@ def compare_posteriors(a: Posterior, b: Posterior) -> pd.DataFrame:
     """
     import pandas as pd
 
+    for label, posterior in (("a", a), ("b", b)):
+        if not hasattr(posterior, "approximation"):
+            raise TypeError(f"{label} must be a Posterior, as fit returns; got {type(posterior).__name__}.")
     names = [name for name in a.approximation.tabled if name in b.names]
     _check_sites(a, b, names)
     rows = {name: _of_site(a, b, name) for name in names}

@@ -49,7 +49,8 @@ class CoordinateAscent:
         tolerance: the largest step of a factor in one sweep, in posterior sd units or as a probability, and the largest
             relative change of the bound (a hundredth of it), at which the ascent stops.
         max_sweeps: where it gives up, with a warning.
-        restarts: starts for models with discrete latents, of which the best goes on; None takes 5.
+        restarts: starts for models with discrete latents, of which the one that is best after 15 sweeps goes on; None
+            takes 5. It need not be the one that would end best.
         start: where to begin: another ``Posterior``, or a mapping from sites to means (of Gaussian latents) or
             probabilities (of discrete ones, (…, K)).
         conjugate_only: refuse factors that are not conjugate, instead of grids and natural gradients.

@@ -81,8 +81,8 @@ def score_gradient(
 
     Raises:
         TypeError: if φ is not a floating tensor, or q(φ) not a distribution.
-        ValueError: for fewer than 3 draws, values of f that are not finite or not one for each draw, or a log-density
-            that does not depend on φ.
+        ValueError: for φ that is not finite, fewer than 3 draws, values of f that are not finite or not one for each
+            draw, or a log-density that does not depend on φ.
 
     Source: Williams (1992), *Simple statistical gradient-following algorithms*; Ranganath, Gerrish & Blei (2014),
     *Black box variational inference*.
@@ -237,6 +237,8 @@ def _values(f: Function, z: Tensor) -> Tensor:
 def _check(phi: Tensor, draws: int) -> None:
     if not isinstance(phi, Tensor) or not phi.is_floating_point():
         raise TypeError(f"phi must be a floating torch tensor; got {getattr(phi, 'dtype', type(phi).__name__)}.")
+    if not bool(torch.isfinite(phi).all()):
+        raise ValueError(f"phi must be finite; {int((~torch.isfinite(phi)).sum())} of {phi.numel()} entries are not.")
     if not isinstance(draws, int) or draws < 3:
         raise ValueError(f"draws must be an integer of at least 3; got {draws!r}.")
 

@@ -314,3 +314,9 @@ def test_beta_by_score_and_by_path():
     exact = tensor(3.0, -2.0) / 25
     assert_unbiased(score_gradient(lambda z: z, lambda p: Beta(p[0], p[1]), phi, draws=20_000), exact)
     assert_unbiased(reparameterised_gradient(lambda z: z, lambda p: Beta(p[0], p[1]), phi, draws=5_000), exact)
+
+
+def test_phi_that_is_not_finite_is_refused():
+    phi = torch.tensor([0.0, torch.nan], dtype=torch.float64)
+    with pytest.raises(ValueError, match="phi must be finite; 1 of 2"):
+        score_gradient(lambda z: z, lambda p: torch.distributions.Normal(p[0], p[1]), phi)

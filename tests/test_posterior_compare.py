@@ -306,3 +306,8 @@ def test_ranks_are_drawn_over_the_band_of_uniform_ones():
     low, high = bars[0].get_y(), bars[0].get_y() + bars[0].get_height()
     assert (low, high) == tuple(stats.binom.ppf([0.005, 0.995], 50, 0.2))
     assert set(found.plot(["w[1]"])) == {"w[1]"}
+
+
+def test_what_is_no_posterior_cannot_be_compared():
+    with pytest.raises(TypeError, match="a must be a Posterior, as fit returns; got int"):
+        compare_posteriors(3, 4)

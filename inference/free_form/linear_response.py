@@ -50,7 +50,7 @@ def narrowest(field: FreeForm, most: int) -> tuple[str, float] | None:
     if sum(m.sd(name).numel() for m in blocks for name in m.block.names) > most:
         return None
     found = responses(field)
-    ratios = {name: float((found[name] / m.sd(name)).max()) for m in blocks for name in m.block.names}
+    ratios = {name: float((found[name] / m.sd(name)).nan_to_num().max()) for m in blocks for name in m.block.names}
     return max(ratios.items(), key=lambda pair: pair[1])
 
 
@@ -62,6 +62,9 @@ def _site(field: FreeForm, block: Block, marginals: Marginals, name: str) -> Ten
     flat = sd.reshape(-1)
     squared = []
     for entry in range(len(flat)):
+        if not 0 < float(flat[entry]) < float("inf"):  # such as an inverse Gamma of few observations, without variance
+            squared.append(flat.new_tensor(torch.nan))
+            continue
         c = _directions(block, marginals, name, entry)
         step = _TILT / float(flat[entry])
         moved = [_tilted_mean(field, optimum, block, marginals, name, entry, c, t) for t in (step, -step)]

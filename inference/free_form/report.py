@@ -17,7 +17,7 @@ _FEW = 20  # entries for which linear response is taken without being asked for
 def message_of(field: FreeForm, history: Iteration, runs: int) -> tuple[str, tuple[str, ...]]:
     """Return the message of a posterior, and its notes."""
     factors = "; ".join(_described(b) for b in field.blocks)
-    of = f", the best of {runs} starts" if runs > 1 else ""
+    of = f", the best of {runs} starts after a few sweeps" if runs > 1 else ""
     ended = f"stood still after {len(history.rows)} sweeps" if history.converged else "has not converged"
     notes = tuple(_notes(field))
     text = f"Coordinate ascent {ended}{of}. Factors: {factors}."
