@@ -11,9 +11,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError
 from probdl.inference.posterior import Posterior
@@ -21,10 +18,10 @@ from probdl.inference.posteriors.gaussian import GaussianApproximation
 from probdl.inference.programs.derivatives import at_least
 from probdl.inference.programs.program import Program
 from probdl.inference.propagation.factors import split_factors
+from probdl.inference.propagation.fixed_point import FixedPoint
 from probdl.inference.propagation.projections import Projection
 from probdl.inference.propagation.site_factors import SiteFactors
-from probdl.loops.iterate import iterate
-from probdl.natural import GaussianFactor, NormalFactor
+from probdl.inference.propagation.weight_space import Sites
 
 
 @dataclass(frozen=True)
@@ -65,13 +62,13 @@ class ExpectationPropagation:
         """Return the posterior of a program."""
         started = time.perf_counter()
         base, projections = split_factors(program)
-        state = _FixedPoint(base, projections)
+        state = FixedPoint(base, [SiteFactors(p) for p in projections.values()])
         tolerance = at_least(self.tolerance, program.dtype)
-        history = iterate(state.sweep, tolerance=tolerance, max_steps=self.max_sweeps, progress=progress)
+        history = state.run("parallel", tolerance, self.max_sweeps, progress)
         if not history.converged:
             raise ConvergenceError(_not_converged(self.max_sweeps, history.last, tolerance))
-        mean, covariance = state.posterior().moments()
-        notes = (*program.notes, *state.notes())
+        mean, covariance = state.solution.mean, state.solution.covariance()
+        notes = (*program.notes, *_site_notes(state.groups))
         evidence = Estimate(
             float(state.log_evidence()),
             None if projections else 0.0,
@@ -94,75 +91,17 @@ class ExpectationPropagation:
         return "expectation propagation" if projections else "closed form"
 
 
-class _FixedPoint:
-    """The iteration's state: one Normal factor of a·z for each site, and the damping."""
-
-    def __init__(self, base: GaussianFactor, projections: dict[str, Projection]) -> None:
-        self.base = base
-        self.groups = [SiteFactors(p) for p in projections.values()]
-        self.step = 1.0
-        self.last_gap = float("inf")
-
-    def posterior(self) -> GaussianFactor:
-        """The Gaussian that the base and the sites make together."""
-        total = self.base
-        for group in self.groups:
-            total = total * group.as_gaussian()
-        return total
-
-    def sweep(self) -> dict[str, float]:
-        """Match the moments of all sites once; return the largest mismatch found before the step."""
-        mean, covariance = self.posterior().moments()
-        gaps = [group.match(mean, covariance) for group in self.groups]
-        gap = max(gaps, default=0.0)
-        self.step = max(0.7 * self.step, 0.02) if gap > self.last_gap else min(1.0, 1.1 * self.step)
-        self.last_gap = gap
-        if gap > 0:
-            self._move()
-        return {"gap": gap, "step": self.step}
-
-    def _move(self) -> None:
-        """Take the damped step, halved until the posterior and every cavity are distributions."""
-        step = self.step
-        for _ in range(30):
-            proposed = [group.moved(step) for group in self.groups]
-            if self._is_valid(proposed):
-                for group, site in zip(self.groups, proposed):
-                    group.site = site
-                self.step = step
-                return
-            step = step / 2
-        raise ConvergenceError(
-            "Expectation propagation: no step, however small, keeps the posterior and its cavities proper. The "
-            "posterior is probably improper: check that every latent has a proper prior, or use method='nuts'."
-        )
-
-    def _is_valid(self, proposed: list[NormalFactor]) -> bool:
-        total = self.base
-        for group, site in zip(self.groups, proposed):
-            total = total * group.as_gaussian(site)
-        root, info = torch.linalg.cholesky_ex(total.precision)
-        if int(info):
-            return False
-        return all(group.cavities_are_proper(root, site) for group, site in zip(self.groups, proposed))
-
-    def log_evidence(self) -> Tensor:
-        """Log ∫ of the base times the sites, each scaled to keep its tilted normaliser."""
-        mean, covariance = self.posterior().moments()
-        scales = [group.log_scale(mean, covariance) for group in self.groups]
-        return torch.stack([self.posterior().log_integral(), *scales]).sum()
-
-    def notes(self) -> tuple[str, ...]:
-        """What a careful reader should know of the sites."""
-        negative = sum(int((g.site.precision < 0).sum()) for g in self.groups)
-        error = max((g.error for g in self.groups), default=0.0)
-        return (
-            *(
-                (f"{negative} sites have a negative precision, as likelihoods that are not log-concave need",)
-                * (negative > 0)
-            ),
-            *((f"the quadrature of the tilted moments has an error of about {error:.1g}",) * (error > 1e-6)),
-        )
+def _site_notes(groups: list[Sites]) -> tuple[str, ...]:
+    """What a careful reader should know of the sites."""
+    negative = sum(g.negative for g in groups)
+    error = max((g.error for g in groups), default=0.0)
+    return (
+        *(
+            (f"{negative} sites have a negative precision, as likelihoods that are not log-concave need",)
+            * (negative > 0)
+        ),
+        *((f"the quadrature of the tilted moments has an error of about {error:.1g}",) * (error > 1e-6)),
+    )
 
 
 def _message(projections: dict[str, Projection], sweeps: int, notes: tuple[str, ...]) -> str:

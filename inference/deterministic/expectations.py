@@ -89,7 +89,7 @@ class ProjectedExpectation(Expectation):
         total = base.constant + base.shift @ m - 0.5 * (m @ base.precision @ m + spread)
         for site in self.sites:
             eta = site.a @ m + family.variances(phi, site.a).sqrt() * self._nodes
-            total = total + self._weights @ site.quadrature.log_likelihood(eta).sum(1) + site.constant
+            total = total + self._weights @ site.log_likelihood(eta).sum(1) + site.constant
         return total
 
     def density(self) -> Density:
@@ -119,7 +119,7 @@ class ProjectedDensity:
         """Σ ℓ, ℓ′ and ℓ″ at η = a·z."""
         eta = (site.a @ z).requires_grad_()
         with torch.enable_grad():
-            total = site.quadrature.log_likelihood(eta[None]).sum()
+            total = site.log_likelihood(eta[None]).sum()
             (first,) = torch.autograd.grad(total, eta, create_graph=True)
             second = torch.zeros_like(first)
             if first.requires_grad:

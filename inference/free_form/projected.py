@@ -49,7 +49,7 @@ class ProjectedFactor:
         eta = a @ mean[0]
         variance = ((a @ second[0]) * a).sum(1) - eta**2
         at = eta + variance.clamp(min=1e-300).sqrt() * self._nodes
-        return self._weights @ self.sites.quadrature.log_likelihood(at).sum(1) + self.sites.constant
+        return self._weights @ self.sites.log_likelihood(at).sum(1) + self.sites.constant
 
 
 def is_projected(reading: Reading, site: Site, gaussian: set[str]) -> bool:

@@ -71,13 +71,14 @@ def _same_product(graph: fx.GraphModule, f: Callable[[Tensor], Tensor], like: Te
     return torch.allclose(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
-def hessian(f: Callable[[Tensor], Tensor], z: Tensor, chunk: int = 256) -> Tensor:
+def hessian(f: Callable[[Tensor], Tensor], z: Tensor, chunk: int = 256, batched: bool | None = None) -> Tensor:
     """Return the symmetric matrix of second derivatives of ``f`` at z, (d, d).
 
     Args:
-        f: maps (d,) to a scalar; a recorded graph is run on many rows at once, anything else row by row.
+        f: maps (d,) to a scalar.
         z: where, (d,).
         chunk: rows at a time.
+        batched: whether ``f`` may run under vmap, on many rows at once; None: where it is a recorded graph.
 
     Example:
         >>> import torch
@@ -85,7 +86,7 @@ def hessian(f: Callable[[Tensor], Tensor], z: Tensor, chunk: int = 256) -> Tenso
         tensor([[4., 2.],
                 [2., 0.]])
     """
-    recorded = isinstance(f, fx.GraphModule)
+    recorded = isinstance(f, fx.GraphModule) if batched is None else batched
     many = torch.vmap(f) if recorded else lambda rows: f(rows[0])[None]
     directions = torch.eye(len(z), dtype=z.dtype, device=z.device).split(chunk if recorded else 1)
     h = torch.cat([_hessian_products(many, z, part) for part in directions])

@@ -33,9 +33,11 @@ def is_quadratic(f: Callable[[Tensor], Tensor], dim: int, like: Tensor, toleranc
     return True
 
 
-def gaussian_factor(f: Callable[[Tensor], Tensor], dim: int, like: Tensor) -> GaussianFactor:
+def gaussian_factor(
+    f: Callable[[Tensor], Tensor], dim: int, like: Tensor, batched: bool | None = None
+) -> GaussianFactor:
     """Return the Gaussian factor exp(f) of a quadratic ``f``: value, gradient and Hessian at zero."""
     zero = torch.zeros(dim, dtype=like.dtype, device=like.device)
-    precision = -hessian(f, zero)
+    precision = -hessian(f, zero, batched=batched)
     value, gradient = value_and_gradient(f, zero)
     return GaussianFactor(gradient, precision, value)

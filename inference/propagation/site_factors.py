@@ -13,17 +13,45 @@ from probdl.natural import GaussianFactor, NormalFactor
 
 
 class SiteFactors:
-    """The sites of one observed factor: η = a·z + c, with a site factor of u = a·z."""
+    r"""The sites of one observed factor: η = a·z + c, with a site factor of u = a·z.
 
-    def __init__(self, projection: Projection) -> None:
+    Under power α the cavity lacks the α-th power of its site, and the tilted distribution holds that of the exact
+    factor: :math:`q^{\backslash i} = q / s_i^\alpha`, :math:`\hat p_i \propto q^{\backslash i} e^{\alpha \ell_i}`.
+
+    Args:
+        projection: of each observation.
+        power: α in (0, 1].
+
+    Source: Minka (2004), *Power EP*.
+    """
+
+    def __init__(self, projection: Projection, power: float = 1.0) -> None:
         seen = (projection.directions != 0).any(1)  # an observation with a = 0 says nothing of z
         self.a = projection.directions[seen]
-        self.quadrature = TiltedQuadrature(_on(projection, seen))
+        self.power = power
+        self.log_likelihood = _on(projection, seen)
+        self.tilted = TiltedQuadrature(_raised(self.log_likelihood, power))
         self.constant = projection.log_likelihood(projection.offsets[None])[0, ~seen].sum()
         zero = torch.zeros_like(projection.offsets[seen])
         self.site = NormalFactor(zero, zero)
         self.target = self.site
         self.error = 0.0
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    @property
+    def negative(self) -> int:
+        """How many sites have a negative precision."""
+        return int((self.site.precision < 0).sum())
+
+    def forget(self) -> None:
+        """Return to sites that say nothing."""
+        self.site = self.target = NormalFactor(torch.zeros_like(self.site.shift), torch.zeros_like(self.site.shift))
+
+    def look_again(self) -> None:
+        """Look for the tilted mass anew."""
+        self.tilted.forget()
 
     def as_gaussian(self, site: NormalFactor | None = None) -> GaussianFactor:
         """The product of the sites as a factor of z."""
@@ -32,39 +60,53 @@ class SiteFactors:
             self.a.T @ site.shift, (self.a.T * site.precision) @ self.a, torch.zeros_like(site.shift).sum()
         )
 
-    def marginal(self, mean: Tensor, covariance: Tensor) -> NormalFactor:
-        """The marginals of u = a·z under the posterior."""
-        return NormalFactor.from_moments(self.a @ mean, ((self.a @ covariance) * self.a).sum(1))
+    def marginal(self, mean: Tensor, root: Tensor) -> NormalFactor:
+        """The marginals of u = a·z under a Gaussian with this mean and Cholesky factor of the precision."""
+        spread = torch.linalg.solve_triangular(root, self.a.T, upper=False)
+        return NormalFactor.from_moments(self.a @ mean, (spread**2).sum(0))
 
-    def _tilted(self, marginal: NormalFactor) -> tuple[NormalFactor, TiltedMoments]:
-        cavity = marginal / self.site
-        moments = self.quadrature(cavity)
+    def cavity(self, marginal: NormalFactor, site: NormalFactor | None = None) -> NormalFactor:
+        """The marginals without the sites' power."""
+        site = site or self.site
+        return NormalFactor(marginal.shift - self.power * site.shift, marginal.precision - self.power * site.precision)
+
+    def is_proper(self, marginal: NormalFactor, site: NormalFactor) -> bool:
+        """Whether each cavity keeps a positive precision."""
+        return bool((self.power * site.precision < (1 - 1e-10) * marginal.precision).all())
+
+    def _tilted(self, marginal: NormalFactor, tolerance: float | None = None) -> tuple[NormalFactor, TiltedMoments]:
+        cavity = self.cavity(marginal)
+        moments = self.tilted(cavity, tolerance)
         self.error = moments.error
         return cavity, moments
 
-    def match(self, mean: Tensor, covariance: Tensor) -> float:
-        """Compute the sites that match moments; return how far the present ones are from it."""
-        marginal = self.marginal(mean, covariance)
+    def match(self, marginal: NormalFactor, tolerance: float | None = None) -> Tensor:
+        """Compute the sites that match moments; return how far each of the present ones is from it, (n,)."""
+        cavity, moments = self._tilted(marginal, tolerance)
+        whole = NormalFactor.from_moments(moments.mean, moments.variance) / cavity
+        self.target = NormalFactor(whole.shift / self.power, whole.precision / self.power)
+        mean_gap = (moments.mean - marginal.mean) * marginal.precision.sqrt()
+        log_variance_gap = (moments.variance * marginal.precision).log()
+        return torch.maximum(mean_gap.abs(), log_variance_gap.abs()) / self.power
+
+    def moved(self, step: float, rows: Tensor | None = None) -> NormalFactor:
+        """The sites after a damped step towards their targets; only some where ``rows`` is a mask."""
+        new = self.site.towards(self.target, step)
+        if rows is None:
+            return new
+        return NormalFactor(
+            torch.where(rows, new.shift, self.site.shift), torch.where(rows, new.precision, self.site.precision)
+        )
+
+    def log_scale(self, marginal: NormalFactor) -> Tensor:
+        """Σ log s, where s·site has the same integral under the cavity as the exact factor, in the sense of power α."""
         cavity, moments = self._tilted(marginal)
-        self.target = NormalFactor.from_moments(moments.mean, moments.variance) / cavity
-        mean_gap = (moments.mean - marginal.mean) / marginal.variance.sqrt()
-        log_variance_gap = (moments.variance / marginal.variance).log()
-        return float(torch.maximum(mean_gap.abs(), log_variance_gap.abs()).max())
+        under_cavity = marginal.log_integral() - cavity.log_integral()
+        return (moments.log_normaliser - under_cavity).sum() / self.power + self.constant
 
-    def moved(self, step: float) -> NormalFactor:
-        """The sites after a damped step towards their targets."""
-        return self.site.towards(self.target, step)
 
-    def cavities_are_proper(self, root: Tensor, site: NormalFactor) -> bool:
-        """Whether each cavity keeps a positive precision, under the posterior precision with this Cholesky factor."""
-        spread = torch.linalg.solve_triangular(root, self.a.T, upper=False)
-        return bool((site.precision * (spread**2).sum(0) < 1 - 1e-10).all())
-
-    def log_scale(self, mean: Tensor, covariance: Tensor) -> Tensor:
-        """Σ log s, where s·site has the same integral under the cavity as the exact factor."""
-        cavity, moments = self._tilted(self.marginal(mean, covariance))
-        under_cavity = (cavity * self.site).log_integral() - cavity.log_integral()
-        return (moments.log_normaliser - under_cavity).sum() + self.constant
+def _raised(log_likelihood: Callable[[Tensor], Tensor], power: float) -> Callable[[Tensor], Tensor]:
+    return log_likelihood if power == 1 else lambda u: power * log_likelihood(u)
 
 
 def _on(projection: Projection, seen: Tensor) -> Callable[[Tensor], Tensor]:

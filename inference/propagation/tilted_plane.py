@@ -1,0 +1,199 @@
+"""Moments of tilted distributions on a plane, by the trapezoid rule in coordinates that follow the tilted mass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probdl.errors import ConvergenceError
+from probdl.inference.programs.derivatives import at_least
+from probdl.inference.propagation.plane_factor import PlaneFactor
+
+_DROP = 30.0  # nats below the maximum at which the integrand may be cut off
+_BUDGET = 2_000_000  # values held at a time
+
+
+@dataclass(frozen=True)
+class PlaneMoments:
+    """Log normaliser (n,), mean (n, 2) and covariance (n, 2, 2) of each tilted distribution, and the rule's error."""
+
+    log_normaliser: Tensor
+    mean: Tensor
+    covariance: Tensor
+    error: float
+
+
+class TiltedPlane:
+    """Tilted moments of all sites at once; remembers where their mass was, and how it lay.
+
+    Args:
+        log_likelihood: ℓ, maps u (k, n, 2) to (k, n).
+        points: nodes along each axis, one more than a multiple of four; doubled until the error is below ``tolerance``.
+        tolerance: of log normaliser, means in sd units and log variances.
+        most_points: where doubling stops.
+    """
+
+    def __init__(
+        self,
+        log_likelihood: Callable[[Tensor], Tensor],
+        points: int = 33,
+        tolerance: float = 1e-8,
+        most_points: int = 257,
+    ) -> None:
+        self.log_likelihood, self.tolerance, self.most_points = log_likelihood, tolerance, most_points
+        self.points = self.fewest_points = points
+        self._centre: Tensor | None = None
+
+    def forget(self) -> None:
+        """Look for the mass anew at the next call."""
+        self._centre = None
+
+    def __call__(self, cavity: PlaneFactor, tolerance: float | None = None) -> PlaneMoments:
+        """Return the tilted moments under these cavities."""
+        tolerance = at_least(max(self.tolerance, tolerance or 0.0), cavity.shift.dtype, 1e4)
+        moments = self._on_all_mass(cavity)
+        while moments.error > tolerance and self.points < self.most_points:
+            self.points = 2 * self.points - 1
+            moments = self._integrate(cavity)[0]
+        if moments.error < 1e-4 * tolerance and self.points > self.fewest_points:
+            self.points = (self.points + 1) // 2
+        return moments
+
+    def nodes(self, cavity: PlaneFactor) -> tuple[Tensor, Tensor]:
+        """Return the nodes u (k, n, 2) and the tilted probabilities there (k, n)."""
+        u = self._nodes()
+        return u, torch.softmax(self._log_integrand(u, cavity), 0)
+
+    def _start(self, cavity: PlaneFactor) -> None:
+        self._centre, self._root = cavity.mean, torch.linalg.cholesky(cavity.covariance)
+        self._low = torch.full_like(self._centre, -10.0)
+        self._high = torch.full_like(self._centre, 10.0)
+
+    def _on_all_mass(self, cavity: PlaneFactor) -> PlaneMoments:
+        """Move the grid to the mass, and turn and stretch it, until it holds all of it at a sensible spacing."""
+        if self._centre is None:
+            self._start(cavity)
+        for _ in range(60):
+            moments, logs = self._integrate(cavity)
+            if self._follows(moments, logs):
+                return moments
+        raise ConvergenceError(
+            "Expectation propagation: the tilted distribution of a site with two projections has no region that holds "
+            "its mass. The likelihood may grow without bound; give its scale a tighter prior, or use method='nuts'."
+        )
+
+    def _follows(self, moments: PlaneMoments, logs: Tensor) -> bool:
+        """Whether the grid fits the mass; where it does not, put it where it will."""
+        grid = logs.reshape(self.points, self.points, -1)
+        top = logs.amax(0)
+        if not bool(torch.isfinite(top).all()):
+            raise ConvergenceError(
+                "The likelihood of an observation is zero, or NaN, at every value of its two projections that the "
+                "prior allows. Check the observation, and write the likelihood in a safe form."
+            )
+        inside = grid > top - _DROP
+        edges = [(inside.any(1 - axis)[at]) for axis in (0, 1) for at in (0, -1)]
+        seen = torch.softmax(logs, 0).square().sum(0) ** -0.5  # about the nodes that the mass covers, along an axis
+        lost, open_ = seen < 1.5, edges[0] | edges[1] | edges[2] | edges[3]
+        wide = (inside.any(1).sum(0) * 4 < self.points) | (inside.any(0).sum(0) * 4 < self.points)
+        if not bool((lost | open_ | wide).any()):
+            return True
+        self._zoom(logs, lost)
+        settled = ~lost & (open_ | wide)
+        self._turn(moments, settled & (seen > 3))
+        self._stretch(inside, edges, settled)
+        return False
+
+    def _zoom(self, logs: Tensor, lost: Tensor) -> None:
+        """Where one node holds all the mass: look between its neighbours."""
+        assert self._centre is not None
+        best = self._nodes().gather(0, logs.argmax(0)[None, :, None].expand(1, -1, 2))[0]
+        spacing = (self._high - self._low) / (self.points - 1)
+        shrink = torch.where(lost[:, None], 3 * spacing / 10, torch.ones_like(spacing))
+        self._centre = torch.where(lost[:, None], best, self._centre)
+        self._root = self._root * shrink[:, None, :]
+        self._low = torch.where(lost[:, None], -10.0, self._low)
+        self._high = torch.where(lost[:, None], 10.0, self._high)
+
+    def _turn(self, moments: PlaneMoments, rows: Tensor) -> None:
+        """Take mean and root of the covariance of the mass seen as the new coordinates."""
+        assert self._centre is not None
+        root, info = torch.linalg.cholesky_ex(moments.covariance)
+        good = rows & (info == 0) & (root.diagonal(dim1=-2, dim2=-1) > 0).all(-1)
+        self._centre = torch.where(good[:, None], moments.mean, self._centre)
+        self._root = torch.where(good[:, None, None], root, self._root)
+        self._low = torch.where(good[:, None], -9.0, self._low)
+        self._high = torch.where(good[:, None], 9.0, self._high)
+        self._turned = good
+
+    def _stretch(self, inside: Tensor, edges: list[Tensor], rows: Tensor) -> None:
+        """Double the distance of an edge that has mass; draw in one that has none near."""
+        for axis in (0, 1):
+            along = inside.any(1 - axis)
+            count = along.sum(0)
+            first = along.int().argmax(0)
+            last = self.points - 1 - along.flip(0).int().argmax(0)
+            width = self._high[:, axis] - self._low[:, axis]
+            step = width / (self.points - 1)
+            low = torch.where(
+                edges[2 * axis], self._low[:, axis] - 0.5 * width, self._low[:, axis] + (first - 2) * step
+            )
+            high = torch.where(
+                edges[2 * axis + 1], self._high[:, axis] + 0.5 * width, self._low[:, axis] + (last + 2) * step
+            )
+            move = rows & ~self._turned & (count > 0)
+            self._low[:, axis] = torch.where(move, low, self._low[:, axis])
+            self._high[:, axis] = torch.where(move, high, self._high[:, axis])
+
+    def _axis(self) -> Tensor:
+        return torch.linspace(0, 1, self.points, dtype=self._low.dtype, device=self._low.device)
+
+    def _nodes(self) -> Tensor:
+        """The grid in the sites' coordinates, (points², n, 2)."""
+        assert self._centre is not None
+        t = torch.cartesian_prod(self._axis(), self._axis())[:, None]
+        at = self._low + t * (self._high - self._low)
+        return self._centre + (self._root @ at[..., None])[..., 0]
+
+    def _log_integrand(self, u: Tensor, cavity: PlaneFactor) -> Tensor:
+        rows = max(1, _BUDGET // u.shape[1])
+        log_likelihood = torch.cat([self.log_likelihood(part) for part in u.split(rows)])
+        return torch.nan_to_num(log_likelihood, nan=-math.inf, posinf=math.inf, neginf=-math.inf) + cavity.log_prob(u)
+
+    def _integrate(self, cavity: PlaneFactor) -> tuple[PlaneMoments, Tensor]:
+        u = self._nodes()
+        logs = self._log_integrand(u, cavity)
+        cell = ((self._high - self._low) / (self.points - 1)).prod(-1) * torch.linalg.det(self._root).abs()
+        at = torch.arange(self.points, device=u.device)
+        rules = []
+        for every in (1, 2, 4):
+            keep = torch.cartesian_prod(at % every == 0, at % every == 0).all(-1)
+            rules.append(_moments(u[keep], logs[keep], cell * every**2))
+        return PlaneMoments(*rules[0], error=_error(rules)), logs
+
+
+def _moments(u: Tensor, logs: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    log_sum = logs.logsumexp(0)
+    weights = (logs - log_sum).exp()
+    mean = (weights[..., None] * u).sum(0)
+    gap = u - mean
+    covariance = torch.einsum("kn,kni,knj->nij", weights, gap, gap)
+    return log_sum + cell.log(), mean, covariance
+
+
+def _error(rules: list[tuple[Tensor, Tensor, Tensor]]) -> float:
+    """The error of the finest rule, if the next halving shrinks the difference as much as the last one did."""
+    variances = rules[0][2].diagonal(dim1=-2, dim2=-1)
+    last, before = (_gaps(a, b, variances) for a, b in ((rules[0], rules[1]), (rules[1], rules[2])))
+    ratio = (last / before).nan_to_num(0.5).clamp(max=0.5)
+    return float((last * ratio / (1 - ratio)).nan_to_num(0.0).max())
+
+
+def _gaps(fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...], variances: Tensor) -> Tensor:
+    spread = (fine[2] - coarse[2]).diagonal(dim1=-2, dim2=-1) / variances
+    shift = (fine[1] - coarse[1]) / variances.sqrt()
+    return torch.cat([(fine[0] - coarse[0])[:, None], shift, spread], 1).abs()
