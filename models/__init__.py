@@ -6,6 +6,8 @@ and columns. A model is a family (``probdl.families``) around networks (``probdl
 a loop (``probdl.loops``).
 
 - ``VAE``: a latent variable model and its approximate posterior, by the evidence lower bound.
+- ``GaussianProcessClassifier``, ``GaussianProcessRegressor``: functions with a prior, seen through labels or noise; by
+  expectation propagation. Their covariance functions are in ``kernels``.
 
 The parts that models share: ``network_model`` (eval mode, save and load), ``form`` (shape and columns of the data),
 ``units`` (standardisation and its Jacobian), ``networks`` (chosen by shape), ``held_out`` (validation rows), ``elbo``
@@ -16,11 +18,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probdl.models.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
     from probdl.models.vae import VAE
 
-__all__ = ["VAE"]
+__all__ = ["GaussianProcessClassifier", "GaussianProcessRegressor", "VAE"]
 
-_HOME = {"VAE": "probdl.models.vae"}
+_HOME = {
+    "GaussianProcessClassifier": "probdl.models.gaussian_process",
+    "GaussianProcessRegressor": "probdl.models.gaussian_process",
+    "VAE": "probdl.models.vae",
+}
 
 
 def __getattr__(name: str) -> Any:

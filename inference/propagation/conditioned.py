@@ -29,7 +29,9 @@ class ConditionedGaussian:
         proper: whether the product is a distribution; where not, nothing else may be asked.
         weights: w, (n,), with posterior mean m + K w.
         mean: of the product, (n,).
-        variance: the diagonal of its covariance, (n,).
+        variance: the diagonal of its covariance, Σᵢᵢ, (n,).
+        leftover: 1 − SᵢΣᵢᵢ, (n,); a cavity is a distribution where it is positive.
+        informed: where SᵢKᵢᵢ > 1, so that the factor says more than the prior; formulas differ, to keep their digits.
 
     Source: Rasmussen & Williams (2006), *Gaussian Processes for Machine Learning*, section 3.6, for positive sites.
 
@@ -47,6 +49,7 @@ class ConditionedGaussian:
         self.prior_variance = covariance.diagonal()
         self._floor = _NOTHING / self.prior_variance.max().clamp(min=torch.finfo(mean.dtype).tiny ** 0.5)
         self._negative = torch.nonzero(site.precision < 0)[:, 0]
+        self.informed = site.precision * self.prior_variance > 1
         self.proper = self._condition_on_positive() and self._condition_on_negative()
         if self.proper:
             self._find_mean()
@@ -61,37 +64,59 @@ class ConditionedGaussian:
         if int(info):
             return False
         self._inverse = triangular_inverse(self._cholesky)
-        diagonal = self._cholesky.diagonal()
+        diagonal, below = self._cholesky.diagonal(), _off_diagonal_squares(self._inverse, 0)
         # The diagonals are taken apart: both are near 1 where S is small, and their difference must keep its digits.
-        off_diagonal = _off_diagonal_squares(self._cholesky, 1) + _off_diagonal_squares(self._inverse, 0)
+        off_diagonal = _off_diagonal_squares(self._cholesky, 1) + below
         loss = (off_diagonal + (diagonal - 1 / diagonal) ** 2) / self._root**2
-        self.variance = self.prior_variance - loss
+        smallest = 16 * torch.finfo(loss.dtype).eps * self.prior_variance.max()
+        self.leftover = below + 1 / diagonal**2  # the diagonal of B⁻¹, which is 1 − SΣ
+        self.variance = torch.where(
+            self.informed, (1 - self.leftover) / self._root**2, (self.prior_variance - loss).clamp(min=smallest)
+        )
         return True
 
     def _condition_on_negative(self) -> bool:
-        """Give back what factors with negative precision d² take from the precision: Σ + ΣE d (I − dΣ₋₋d)⁻¹ d EᵀΣ."""
+        """Give back what factors with negative precision −d² add: Σ + ΣE d (I − dΣ₋₋d)⁻¹ d EᵀΣ, in these entries."""
         rows = self._negative
         if len(rows):
-            columns = self.prior_covariance[:, rows]
-            self._open = -self._gain_of_positive(columns)
-            self._open[rows, torch.arange(len(rows), device=rows.device)] += 1
-            cross = self.prior_covariance @ self._open
+            unseen = -self._gain_of_positive(self.prior_covariance[:, rows])
+            unseen[rows, torch.arange(len(rows), device=rows.device)] += 1
             d = (-self.site.precision[rows]).sqrt()
-            remaining = torch.eye(len(rows), dtype=d.dtype, device=d.device) - d[:, None] * cross[rows] * d
-            root, info = torch.linalg.cholesky_ex(remaining)
+            remaining = -d[:, None] * (self.prior_covariance[rows] @ unseen) * d
+            remaining.diagonal().add_(1)
+            self._negative_root, info = torch.linalg.cholesky_ex(remaining)
             if int(info):
                 return False
-            self._negative_root = root
-            self._scaled_open = torch.linalg.solve_triangular(root, d[:, None] * self._open.T, upper=False)
-            self.variance = self.variance + (self._scaled_open @ self.prior_covariance).square().sum(0)
-        self.variance = self.variance.clamp(min=16 * torch.finfo(self.variance.dtype).eps * self.prior_variance.max())
+            self._given_back = self._solve_negative(d[:, None] * unseen.T)
+            added = (self._given_back @ self.prior_covariance).square().sum(0)
+            self.variance, self.leftover = self.variance + added, self.leftover - self.site.precision * added
+        self.leftover = torch.where(self.informed, self.leftover, 1 - self.site.precision * self.variance)
         return True
 
+    def _solve_negative(self, x: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self._negative_root, x, upper=False)
+
     def _find_mean(self) -> None:
+        """Find w = (I − WK)(h − Sm): where S is large as S^½ B⁻¹ S^½ (h/S − m), as the difference would cancel."""
         self._surprise = self.site.shift - self.site.precision * self.prior_mean
-        self.weights = self._surprise - self.gain_times(self.prior_covariance @ self._surprise)
-        self._change = self.prior_covariance @ self.weights
+        whitened = torch.where(self.informed, self._surprise / self._root, 0.0)
+        rest = torch.where(self.informed, 0.0, self._surprise)
+        weights = self._root * (self._inverse.T @ (self._inverse @ whitened)) + rest
+        weights -= self._gain_of_positive(self.prior_covariance @ rest)
+        if len(rows := self._negative):
+            seen = (-self.site.precision[rows]).sqrt() * (self.prior_covariance[rows] @ weights)
+            weights = weights + self._given_back.T @ self._solve_negative(seen[:, None])[:, 0]
+        self.weights = weights
+        self._change = self.prior_covariance @ weights
         self.mean = self.prior_mean + self._change
+
+    def cavity(self, power: float = 1.0) -> NormalFactor:
+        r"""Return the marginals without their own site to this power, :math:`N(\mu - p\Sigma w/b, \Sigma/b)`.
+
+        Here b is 1 − pSΣ. Dividing the marginal by the site says the same and loses the digits of S/(cavity precision).
+        """
+        left = 1 - power + power * self.leftover
+        return NormalFactor.from_moments(self.mean - power * self.variance * self.weights / left, self.variance / left)
 
     @property
     def marginal(self) -> NormalFactor:
@@ -105,13 +130,13 @@ class ConditionedGaussian:
     def gain_times(self, x: Tensor) -> Tensor:
         """Return W x for x of shape (n,) or (n, k), where Σ = K − K W K; W is (K + S⁻¹)⁻¹ where S has an inverse."""
         gain = self._gain_of_positive(x)
-        return gain - self._scaled_open.T @ (self._scaled_open @ x) if len(self._negative) else gain
+        return gain - self._given_back.T @ (self._given_back @ x) if len(self._negative) else gain
 
     def gain(self) -> Tensor:
         """Return W, (n, n)."""
         gain = torch.cholesky_inverse(self._cholesky) * self._root
         gain *= self._root[:, None]
-        return gain - self._scaled_open.T @ self._scaled_open if len(self._negative) else gain
+        return gain - self._given_back.T @ self._given_back if len(self._negative) else gain
 
     def covariance(self) -> Tensor:
         """Return Σ, (n, n)."""
@@ -122,7 +147,7 @@ class ConditionedGaussian:
         seen = self._inverse @ (self._root[:, None] * cross.T)
         result = prior - seen.T @ seen
         if len(self._negative):
-            given_back = self._scaled_open @ cross.T
+            given_back = self._given_back @ cross.T
             result = result + given_back.T @ given_back
         return result
 
@@ -136,16 +161,27 @@ class ConditionedGaussian:
         seen = self._inverse @ (self._root[:, None] * cross.T)
         variance = prior_variance - seen.square().sum(0)
         if len(self._negative):
-            variance = variance + (self._scaled_open @ cross.T).square().sum(0)
+            variance = variance + (self._given_back @ cross.T).square().sum(0)
         return cross @ self.weights, variance.clamp(min=0)
 
     def log_integral(self) -> Tensor:
         r"""Return :math:`-\tfrac12\log|I + KS| + h^\top m - \tfrac12 m^\top Sm + \tfrac12(h-Sm)^\top\Sigma(h-Sm)`."""
+        return self.log_integral_at_unit_heights() + self.log_heights.sum()
+
+    @property
+    def log_heights(self) -> Tensor:
+        """The log height h²/2S of the factors of informed entries, 0 elsewhere."""
+        return torch.where(self.informed, 0.5 * (self.site.shift / self._root) ** 2, 0.0)
+
+    def log_integral_at_unit_heights(self) -> Tensor:
+        """Return the log integral with the factors of informed entries divided by their height, which may be huge."""
         half_log_det = self._cholesky.diagonal().log().sum()
         if len(self._negative):
             half_log_det = half_log_det + self._negative_root.diagonal().log().sum()
-        at_prior_mean = self.prior_mean @ (self.site.shift - 0.5 * self.site.precision * self.prior_mean)
-        return at_prior_mean + 0.5 * self._surprise @ self._change - half_log_det
+        informed = -self._surprise * self.weights / self._root**2
+        at_prior_mean = self.prior_mean * (2 * self.site.shift - self.site.precision * self.prior_mean)
+        rest = at_prior_mean + self._surprise * self._change
+        return 0.5 * torch.where(self.informed, informed, rest).sum() - half_log_det
 
 
 def _off_diagonal_squares(x: Tensor, dim: int) -> Tensor:

@@ -32,7 +32,7 @@ class FunctionSpaceFit:
         gaussian: the approximate posterior of f; ``mean``, ``variance``, ``covariance()``, ``conditional_moments``.
         site: the Normal factors that stand for the likelihoods.
         cavity: the marginals without their own site (to the power of the fit).
-        log_scales: log of the constants of the sites, (n,).
+        log_scales: log of the constants of the sites, (n,); at ``gaussian.informed`` entries their heights instead.
         power: of power expectation propagation.
         history: the sweeps.
     """
@@ -47,7 +47,7 @@ class FunctionSpaceFit:
     @property
     def log_evidence(self) -> Tensor:
         r"""The log integral of prior and sites, :math:`\log\int N(f; m, K)\prod_i s_i e^{h_i f_i - S_i f_i^2/2}df`."""
-        return self.gaussian.log_integral() + self.log_scales.sum()
+        return self.gaussian.log_integral_at_unit_heights() + self.log_scales.sum()
 
     def covariance_gradient(self) -> Tensor:
         r"""Return :math:`\partial\log Z/\partial K = \tfrac12(w w^\top - W)`, (n, n); the sites stay, to first order.
@@ -161,14 +161,12 @@ class _Iteration:
         """Find the sites that match moments under the present cavities, and how far the present ones are from it."""
         if self.pending:
             self._move()
-        power, marginal = self.problem.power, self.gaussian.marginal
-        self.cavity = NormalFactor(
-            marginal.shift - power * self.site.shift, marginal.precision - power * self.site.precision
-        )
+        power = self.problem.power
+        self.cavity = self.gaussian.cavity(power)
         self.moments = self.problem.tilted(self.cavity)
         matched = NormalFactor.from_moments(self.moments.mean, self.moments.variance) / self.cavity
         self.target = NormalFactor(matched.shift / power, matched.precision / power)
-        mean_gap = (self.moments.mean - marginal.mean).abs() / self.gaussian.variance.sqrt()
+        mean_gap = (self.moments.mean - self.gaussian.mean).abs() / self.gaussian.variance.sqrt()
         log_variance_gap = (self.moments.variance / self.gaussian.variance).log().abs()
         self.gap = float(torch.maximum(mean_gap, log_variance_gap).max())
         if self.gap != self.gap:
@@ -199,16 +197,18 @@ class _Iteration:
     def result(self, history: Iteration) -> FunctionSpaceFit:
         """The fixed point, whose cavities and normalisers are those of the last sweep."""
         power, cavity = self.problem.power, self.cavity
-        under_cavity = _log_expectation(cavity, power * self.site.shift, power * self.site.precision)
+        under_cavity = self._log_sites_under(cavity, power)
         log_scales = (self.moments.log_normaliser - under_cavity) / power
         return FunctionSpaceFit(self.gaussian, self.site, cavity, log_scales, power, history)
 
-
-def _log_expectation(cavity: NormalFactor, shift: Tensor, precision: Tensor) -> Tensor:
-    """log E exp(h u − ½S u²) under the cavity, by its moments: natural parameters of a narrow cavity cancel badly."""
-    mean, variance = cavity.mean, cavity.variance
-    total = 1 + precision * variance
-    return (shift * mean - 0.5 * precision * mean**2 + 0.5 * shift**2 * variance) / total - 0.5 * total.log()
+    def _log_sites_under(self, cavity: NormalFactor, power: float) -> Tensor:
+        """log E of (site / height)^power under the cavity, by its moments: large natural parameters cancel badly."""
+        mean, variance = cavity.mean, cavity.variance
+        shift, precision = power * self.site.shift, power * self.site.precision
+        total = 1 + precision * variance
+        away = -0.5 * precision * (mean - self.site.mean) ** 2
+        plain = shift * mean - 0.5 * precision * mean**2 + 0.5 * shift**2 * variance
+        return torch.where(self.gaussian.informed, away, plain) / total - 0.5 * total.log()
 
 
 def _flat(site: NormalFactor) -> Tensor:
