@@ -9,40 +9,49 @@ Each such projection minimises KL(tilted‖q); there is no global objective, and
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from probdl.divergences.estimate import Estimate
-from probdl.errors import ConvergenceError
 from probdl.inference.posterior import Posterior
 from probdl.inference.posteriors.gaussian import GaussianApproximation
-from probdl.inference.programs.derivatives import at_least
 from probdl.inference.programs.program import Program
-from probdl.inference.propagation.factors import split_factors
-from probdl.inference.propagation.fixed_point import FixedPoint
-from probdl.inference.propagation.projections import Projection
-from probdl.inference.propagation.site_factors import SiteFactors
-from probdl.inference.propagation.weight_space import Sites
+from probdl.inference.propagation.factors import Factors, latents_outside
+from probdl.inference.propagation.hyperparameters import maximise_evidence
+from probdl.inference.propagation.outer_grid import explore
+from probdl.inference.propagation.report import describe, site_notes
+from probdl.inference.propagation.solving import Attempt, Solution, solve
 
 
 @dataclass(frozen=True)
 class ExpectationPropagation:
-    r"""Expectation propagation with parallel updates and adaptive damping.
+    r"""Expectation propagation, and power expectation propagation, with adaptive damping.
 
-    For models whose latents are jointly Gaussian a priori and whose observed factors are Gaussian in them, or see
-    them through one affine projection: generalised linear models, Gaussian process classifiers, robust regression.
-    The tilted moments are one-dimensional integrals, whatever the dimension.
+    For models with jointly Gaussian latents whose observed factors are Gaussian in them, or see them through one or
+    two affine projections: generalised linear models, Gaussian process classifiers, robust and heteroscedastic
+    regression, mixtures. The tilted moments are integrals on a line or a plane, whatever the dimension. Up to three
+    entries of latents that are not Gaussian, such as scales and dispersions, are held on a grid outside, with the
+    evidence as their weight.
 
     Args:
+        power: α in (0, 1]: 1 is expectation propagation, which is inclusive and matches moments; towards 0 it becomes
+            Gaussian variational inference (``FullRank``).
+        schedule: "parallel" moves all sites at once, "sequential" one after another; "auto" falls from the first to
+            the second, and then to half the power, where there is no convergence.
+        damping: share of each step that is left out, in [0, 1); "auto" takes as little as the iteration needs.
         tolerance: largest difference at the fixed point between the moments of the tilted distributions and of the
             approximation (means in sd units, log variances).
-        max_sweeps: where the iteration gives up.
+        max_sweeps: where an attempt gives up.
+        optimise: names of sample sites and ``pyro.param``s to set to the maximum of the log evidence (for sample
+            sites, times their prior density) in place of a posterior; the message reports their values.
 
     Raises:
-        ValueError: if a latent is not Gaussian or a factor sees more than one projection; it names the site.
-        ConvergenceError: if there is no fixed point within ``max_sweeps``.
+        ValueError: for arguments out of range, too many latents that are not Gaussian, a factor that sees more than
+            two projections, or projections that are not affine; it names the site.
+        ConvergenceError: if no attempt reaches a fixed point within ``max_sweeps``.
 
-    Source: Minka (2001), *Expectation propagation for approximate Bayesian inference*; Rasmussen & Williams (2006),
-    section 3.6, for the log evidence.
+    Source: Minka (2001), *Expectation propagation for approximate Bayesian inference*; Minka (2004), *Power EP*;
+    Rasmussen & Williams (2006), section 3.6, for the log evidence; Rue, Martino & Chopin (2009) for the grid.
 
     Example:
         >>> import pyro, pyro.distributions as dist, torch
@@ -55,69 +64,69 @@ class ExpectationPropagation:
         tensor(0.3018, dtype=torch.float64)
     """
 
+    power: float = 1.0
+    schedule: str = "auto"
+    damping: float | str = "auto"
     tolerance: float = 1e-7
     max_sweeps: int = 500
+    optimise: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Raise a ValueError for arguments out of range."""
+        if not 0 < self.power <= 1:
+            raise ValueError(f"power must be above 0 and at most 1; got {self.power}. At 0 it is method='fullrank'.")
+        if self.schedule not in ("auto", "parallel", "sequential"):
+            raise ValueError(f"schedule must be 'auto', 'parallel' or 'sequential'; got {self.schedule!r}.")
+        if self.damping != "auto" and (isinstance(self.damping, str) or not 0 <= self.damping < 1):
+            raise ValueError(f"damping must be 'auto' or a share in [0, 1); got {self.damping!r}.")
+        if not self.tolerance > 0 or self.max_sweeps < 1:
+            raise ValueError(f"tolerance and max_sweeps must be positive; got {self.tolerance} and {self.max_sweeps}.")
+        if isinstance(self.optimise, str):
+            raise ValueError(f"optimise must be a list of names; got the string {self.optimise!r}.")
 
     def run(self, program: Program, seed: int = 0, progress: bool | None = None) -> Posterior:
         """Return the posterior of a program."""
         started = time.perf_counter()
-        base, projections = split_factors(program)
-        state = FixedPoint(base, [SiteFactors(p) for p in projections.values()])
-        tolerance = at_least(self.tolerance, program.dtype)
-        history = state.run("parallel", tolerance, self.max_sweeps, progress)
-        if not history.converged:
-            raise ConvergenceError(_not_converged(self.max_sweeps, history.last, tolerance))
-        mean, covariance = state.solution.mean, state.solution.covariance()
-        notes = (*program.notes, *_site_notes(state.groups))
-        evidence = Estimate(
-            float(state.log_evidence()),
-            None if projections else 0.0,
-            self._method(projections),
-            target="approximation" if projections else "population",
-            notes=("the error of expectation propagation is unknown",) if projections else (),
-        )
-        return Posterior(
-            method="expectation propagation",
-            approximation=GaussianApproximation(program.latents, mean, covariance),
-            converged=True,
-            message=_message(projections, len(history.rows), notes),
-            seconds=time.perf_counter() - started,
-            history=history.frame(),
-            log_evidence=evidence,
-            notes=notes,
-        )
-
-    def _method(self, projections: dict[str, Projection]) -> str:
-        return "expectation propagation" if projections else "closed form"
+        attempt = Attempt(self.power, self.schedule, self.damping, self.tolerance, self.max_sweeps)
+        optimum = maximise_evidence(program, tuple(self.optimise), attempt, progress) if self.optimise else None
+        if optimum is not None:
+            program = optimum.program
+        outside = latents_outside(program)
+        if outside:
+            posterior = explore(program, outside, attempt, progress)
+        else:
+            factors = Factors(program)
+            start = None if optimum is None else optimum.solution
+            posterior = _gaussian(program, factors, solve(factors, factors.start, attempt, start, progress))
+        if optimum is not None:
+            posterior = replace(
+                posterior,
+                program=program,
+                message=f"{optimum.sentence} {posterior.message}",
+                notes=(*posterior.notes, optimum.sentence),
+            )
+        posterior.seconds = time.perf_counter() - started
+        return posterior
 
 
-def _site_notes(groups: list[Sites]) -> tuple[str, ...]:
-    """What a careful reader should know of the sites."""
-    negative = sum(g.negative for g in groups)
-    error = max((g.error for g in groups), default=0.0)
-    return (
-        *(
-            (f"{negative} sites have a negative precision, as likelihoods that are not log-concave need",)
-            * (negative > 0)
-        ),
-        *((f"the quadrature of the tilted moments has an error of about {error:.1g}",) * (error > 1e-6)),
+def _gaussian(program: Program, factors: Factors, solution: Solution) -> Posterior:
+    """The posterior where all latents are Gaussian."""
+    notes = (*program.notes, *site_notes(solution.state.groups))
+    exact = not factors.projected
+    evidence = Estimate(
+        solution.log_evidence(),
+        0.0 if exact else None,
+        "closed form" if exact else "expectation propagation",
+        target="population" if exact else "approximation",
+        notes=() if exact else ("the error of expectation propagation is unknown",),
     )
-
-
-def _message(projections: dict[str, Projection], sweeps: int, notes: tuple[str, ...]) -> str:
-    if not projections:
-        text = "Every factor is Gaussian in the latents, so the posterior and its evidence are exact."
-    else:
-        sites = ", ".join(f"{len(p.offsets)} of {name!r}" for name, p in projections.items())
-        text = (
-            f"Expectation propagation matched the moments of the sites ({sites}) to a fixed point in {sweeps} sweeps."
-        )
-    return " ".join([text, *(f"Note: {note}." for note in notes)])
-
-
-def _not_converged(sweeps: int, gap: float, tolerance: float) -> str:
-    return (
-        f"Expectation propagation did not reach a fixed point in {sweeps} sweeps: the moments still differ by "
-        f"{gap:.2g} (tolerance {tolerance:.2g}). Raise max_sweeps, rescale strongly correlated or separated "
-        "covariates, give the latents tighter priors, or use method='laplace' or 'nuts'."
+    return Posterior(
+        method="expectation propagation",
+        approximation=GaussianApproximation(program.latents, solution.mean, solution.covariance()),
+        converged=True,
+        message=" ".join([describe(factors, solution), *(f"Note: {note}." for note in notes)]),
+        seconds=0.0,
+        history=solution.history.frame(),
+        log_evidence=evidence,
+        notes=notes,
     )

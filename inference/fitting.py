@@ -97,7 +97,8 @@ def fit(
     program = read(model, args, kwargs, dtype=dtype, device=device)
     with one_thread(program.is_small()):
         posterior = chosen.run(program, seed=seed, progress=progress)
-    posterior.program = program
+    if posterior.program is None:  # else one whose hyperparameters are held
+        posterior.program = program
     posterior.seconds = time.perf_counter() - started
     return posterior
 

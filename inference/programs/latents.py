@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -50,6 +50,15 @@ def lay_out(latent: dict[str, Any]) -> dict[str, Latent]:
         free = transform.inv(site["value"])
         start, stop = stop, stop + free.numel()
         laid[name] = Latent(name, slice(start, stop), free.shape, site["value"].shape, transform, site["fn"])
+    return laid
+
+
+def one_after_another(latents: dict[str, Latent]) -> dict[str, Latent]:
+    """Return some of the sites as they stand in a vector of their own."""
+    laid, stop = {}, 0
+    for name, latent in latents.items():
+        start, stop = stop, stop + latent.place.stop - latent.place.start
+        laid[name] = replace(latent, place=slice(start, stop))
     return laid
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from probdl.inference.programs.program import Program
 from probdl.inference.programs.recording import NotRecordable, record
 from probdl.inference.propagation.cuts import FactorGraph
+from probdl.inference.propagation.given import Given
 from probdl.inference.propagation.pairs import PairFactor, ProjectionPair, pair_factor
 from probdl.inference.propagation.projections import ProjectedFactor, Projection, projected_factor
 from probdl.inference.propagation.quadratic import gaussian_factor, is_quadratic
@@ -53,23 +54,13 @@ class Factors:
         program.require_all_rows()
         program.require_continuous()
         self.program, self.outside = program, outside
-        held = torch.zeros(program.dim, dtype=torch.bool)
-        for name in outside:
-            held[program.latents[name].place] = True
-        self.held = held.nonzero()[:, 0].to(program.device)
-        self.free = (~held).nonzero()[:, 0].to(program.device)
-        self._order = torch.cat([self.free, self.held]).argsort()
-        self.start = program.start[self.held]
-        self._origin = torch.zeros(len(self.free), dtype=program.dtype, device=program.device)
-        self.prior = self._recorded(program.log_prior)
+        self.given = Given(program, outside)
+        self.start, self._origin = self.given.start, torch.zeros_like(program.start[self.given.free])
+        self.prior = self._recorded_prior()
         self.gaussian: dict[str, Callable[[Tensor, Tensor], Tensor]] = {}
         self.projected: dict[str, ProjectedFactor | PairFactor] = {}
         for name in program.observed:
             self._sort(name, pairs)
-
-    def join(self, z: Tensor, phi: Tensor) -> Tensor:
-        """Return the program's flat vector at Gaussian latents z (..., d) and those outside φ."""
-        return z if not self.outside else torch.cat([z, phi.expand(*z.shape[:-1], -1)], -1)[..., self._order]
 
     def at(self, phi: Tensor) -> tuple[GaussianFactor, dict[str, Seen]]:
         """Return the Gaussian part, with the prior of φ as a constant, and what the other factors see, given φ.
@@ -89,18 +80,20 @@ class Factors:
         return torch.stack([_rows(f, z, phi) for f in totals]).sum(0)
 
     def _gaussian_factor(self, f: Callable[[Tensor, Tensor], Tensor], phi: Tensor) -> GaussianFactor:
-        return gaussian_factor(lambda z: f(z, phi), len(self.free), self._origin, batched=isinstance(f, fx.GraphModule))
+        return gaussian_factor(
+            lambda z: f(z, phi), len(self._origin), self._origin, batched=isinstance(f, fx.GraphModule)
+        )
 
-    def _recorded(self, f: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        """A density of the flat vector as one of (z, φ), recorded where that is safe."""
+    def _recorded_prior(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The log prior as a function of (z, φ), recorded where that is safe."""
         if not self.outside:
-            recorded = self.program.recorded(f)
-            return _with_second_input(recorded) if isinstance(recorded, fx.GraphModule) else lambda z, phi: f(z)
-        joined = self.program.recorded(lambda zeta: f(zeta))
+            recorded = self.program.recorded(self.program.log_prior)
+            return _with_second_input(recorded) if isinstance(recorded, fx.GraphModule) else lambda z, phi: recorded(z)
         try:
-            return record(lambda z, phi: joined(self.join(z, phi)), self.program.start[self.free], self.start)
-        except NotRecordable:  # the program's notes say so
-            return lambda z, phi: f(self.join(z, phi))
+            return record(self.given.log_prior, self._origin, self.start)
+        except NotRecordable:
+            self.program.recorded(self.program.log_prior)  # puts the reason into the program's notes
+            return self.given.log_prior
 
     def _sort(self, name: str, pairs: bool) -> None:
         """Put an observed factor among the Gaussian or the projected ones."""
@@ -109,7 +102,7 @@ class Factors:
         if self._is_quadratic(total):
             self.gaussian[name] = total
             return
-        factor = FactorGraph(graph, len(self.free), self.start, self._origin)
+        factor = FactorGraph(graph, len(self._origin), self.start, self._origin)
         seen: ProjectedFactor | PairFactor | None = projected_factor(factor)
         if seen is None and pairs:
             seen = pair_factor(factor)
@@ -119,14 +112,12 @@ class Factors:
 
     def _is_quadratic(self, f: Callable[[Tensor, Tensor], Tensor]) -> bool:
         held = [self.start, self.start + 0.37] if self.outside else [self.start]
-        return all(is_quadratic(lambda z: f(z, phi), len(self.free), self._origin) for phi in held)
+        return all(is_quadratic(lambda z: f(z, phi), len(self._origin), self._origin) for phi in held)
 
     def _record_factor(self, name: str) -> fx.GraphModule:
         try:
             return record(
-                lambda z, phi: self.program.log_factor(name, self.join(z, phi)),
-                self.program.start[self.free],
-                self.start,
+                lambda z, phi: self.given.log_factor(name, z, phi), self.program.start[self.given.free], self.start
             )
         except NotRecordable as reason:
             raise NotApplicable(
@@ -146,7 +137,7 @@ class Factors:
         values, vectors = torch.linalg.eigh(base.precision)
         smallest = float(values[0] / values[-1].abs().clamp(min=1e-300))
         if smallest <= 1e-14:
-            site = self.program.site_at(int(self.free[int(vectors[:, 0].abs().argmax())]))
+            site = self.program.site_at(int(self.given.free[int(vectors[:, 0].abs().argmax())]))
             raise NotApplicable(
                 f"Expectation propagation starts from the prior, and the prior is improper along {site!r}: its "
                 f"smallest precision there is {smallest:.2g} of the largest. Give it a proper, perhaps wide, prior."

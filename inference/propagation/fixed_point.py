@@ -59,7 +59,7 @@ class FixedPoint:
 
     def parallel(self, tolerance: float) -> dict[str, float]:
         """Match the moments of all sites once; return the largest mismatch found before the step."""
-        gap = self._largest(self._matched(min(1e-5, 1e-3 * self.gap)))
+        gap = self._largest(self._matched(min(1e-2, 1e-3 * self.gap)))
         if gap <= tolerance and self.gap > 1e-2:  # too loose an integral for a verdict
             gap = self._largest(self._matched(0.0))
         self._adapt(gap)
@@ -76,7 +76,7 @@ class FixedPoint:
         """Move the sites one after another, or in 64 blocks; return the largest mismatch met on the way."""
         largest, step = 0.0, self.step
         for rows in self._blocks():
-            gaps = self._matched(min(1e-5, 1e-3 * self.gap))
+            gaps = self._matched(min(1e-2, 1e-3 * self.gap))
             largest = max(largest, self._largest([gap[keep] for gap, keep in zip(gaps, rows)]))
             step = min(step, self._move(self.step, rows))
         self._adapt(largest)

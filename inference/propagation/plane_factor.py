@@ -54,9 +54,13 @@ class PlaneFactor:
         return math.log(2 * math.pi) - 0.5 * torch.linalg.slogdet(self.precision)[1] + half
 
     def log_prob(self, u: Tensor) -> Tensor:
-        """Return the normalised log-densities at u (..., n, 2)."""
-        quadratic = (u * (self.precision @ u[..., None])[..., 0]).sum(-1)
-        return (u * self.shift).sum(-1) - 0.5 * quadratic - self.log_integral()
+        """Return the normalised log-densities at u (..., n, 2), of proper factors."""
+        root = torch.linalg.cholesky(self.precision)
+        gap = u - self.mean
+        first = gap[..., 0] * root[:, 0, 0] + gap[..., 1] * root[:, 1, 0]
+        second = gap[..., 1] * root[:, 1, 1]
+        log_height = root.diagonal(dim1=-2, dim2=-1).log().sum(-1) - math.log(2 * math.pi)
+        return log_height - 0.5 * (first * first + second * second)
 
     def towards(self, other: PlaneFactor, step: float) -> PlaneFactor:
         """Return this factor moved by ``step`` towards another."""

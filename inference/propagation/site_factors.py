@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from probdl.inference.propagation.projections import Projection
+from probdl.inference.propagation.projections import ProjectedFactor, Projection
 from probdl.inference.propagation.tilted import TiltedMoments, TiltedQuadrature
 from probdl.natural import GaussianFactor, NormalFactor
 
@@ -25,8 +25,10 @@ class SiteFactors:
     Source: Minka (2004), *Power EP*.
     """
 
+    width = 1  # projections of each site
+
     def __init__(self, projection: Projection, power: float = 1.0) -> None:
-        seen = (projection.directions != 0).any(1)  # an observation with a = 0 says nothing of z
+        self.seen = seen = (projection.directions != 0).any(1)  # an observation with a = 0 says nothing of z
         self.a = projection.directions[seen]
         self.power = power
         self.log_likelihood = _on(projection, seen)
@@ -103,6 +105,26 @@ class SiteFactors:
         cavity, moments = self._tilted(marginal)
         under_cavity = marginal.log_integral() - cavity.log_integral()
         return (moments.log_normaliser - under_cavity).sum() / self.power + self.constant
+
+    def expected(
+        self, factor: ProjectedFactor, phi: Tensor, mean: Tensor, covariance: Tensor, marginal: NormalFactor
+    ) -> Tensor:
+        r"""Return Σ E ℓ(a(φ)·z + c(φ); φ) over the tilted distributions, for its gradient by φ.
+
+        Given u = a·z at the present a, the mean of z under a tilted distribution is that under the posterior, so that
+        it moves along Σa/(aᵀΣa).
+        """
+        cavity = self.cavity(marginal)
+        self.tilted(cavity)
+        u, weights = self.tilted.nodes(cavity)
+        along = self.a @ covariance
+        along = along / (along * self.a).sum(1, keepdim=True)
+        directions, offsets = factor.affine_map(phi)
+        eta = (directions @ mean + offsets).expand(len(u), -1)
+        slopes = (directions[self.seen] * along).sum(1)
+        eta = eta.index_add(1, self.seen.nonzero()[:, 0], slopes * (u - self.a @ mean))
+        log_likelihood = factor.log_likelihood(eta, phi)
+        return (weights * log_likelihood[:, self.seen]).sum() + log_likelihood[0, ~self.seen].sum()
 
 
 def _raised(log_likelihood: Callable[[Tensor], Tensor], power: float) -> Callable[[Tensor], Tensor]:

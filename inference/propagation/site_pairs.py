@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from probdl.inference.propagation.pairs import ProjectionPair
+from probdl.inference.propagation.pairs import PairFactor, ProjectionPair
 from probdl.inference.propagation.plane_factor import PlaneFactor
 from probdl.inference.propagation.tilted_plane import PlaneMoments, TiltedPlane
 from probdl.natural import GaussianFactor
@@ -15,6 +15,8 @@ from probdl.natural import GaussianFactor
 
 class SitePairs:
     """The sites of one observed factor, each on the plane of u = (a₁·z, a₂·z); see ``SiteFactors``."""
+
+    width = 2  # projections of each site
 
     def __init__(self, projection: ProjectionPair, power: float = 1.0) -> None:
         self.a, self.power = projection.directions, power
@@ -93,6 +95,19 @@ class SitePairs:
         cavity, moments = self._tilted(marginal)
         under_cavity = marginal.log_integral() - cavity.log_integral()
         return (moments.log_normaliser - under_cavity).sum() / self.power
+
+    def expected(
+        self, factor: PairFactor, phi: Tensor, mean: Tensor, covariance: Tensor, marginal: PlaneFactor
+    ) -> Tensor:
+        """Return Σ E ℓ over the tilted distributions, for its gradient by φ; see ``SiteFactors.expected``."""
+        cavity = marginal.without(self.site, self.power)
+        self.tilted(cavity)
+        u, weights = self.tilted.nodes(cavity)
+        along = torch.linalg.solve(marginal.covariance, self.a @ covariance)  # (n, 2, d)
+        pair = factor.at(phi)
+        slopes = pair.directions @ along.mT
+        moved = pair.directions @ mean + (slopes @ (u - self.a @ mean)[..., None])[..., 0]
+        return (weights * pair.log_likelihood(moved)).sum()
 
 
 def _raised(log_likelihood: Callable[[Tensor], Tensor], power: float) -> Callable[[Tensor], Tensor]:

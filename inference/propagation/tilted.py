@@ -25,12 +25,16 @@ _BUDGET = 4_000_000  # values held at a time
 
 @dataclass(frozen=True)
 class TiltedMoments:
-    """Log normaliser, mean and variance of each tilted distribution, with the error of the quadrature in logs."""
+    """Log normaliser, mean and variance of each tilted distribution.
+
+    ``error`` is that of the quadrature, in logs; ``coarse_error`` that of the rule of half the size.
+    """
 
     log_normaliser: Tensor
     mean: Tensor
     variance: Tensor
     error: float
+    coarse_error: float = 0.0
 
 
 class TiltedQuadrature:
@@ -49,7 +53,7 @@ class TiltedQuadrature:
         self,
         log_likelihood: Callable[[Tensor], Tensor],
         points: int = 33,
-        tolerance: float = 1e-9,
+        tolerance: float = 1e-8,
         most_points: int = 4097,
     ) -> None:
         self.log_likelihood, self.tolerance, self.most_points = log_likelihood, tolerance, most_points
@@ -68,7 +72,7 @@ class TiltedQuadrature:
         while moments.error > tolerance and self.points < self.most_points:
             self.points = 2 * self.points - 1
             moments, _, _ = self._integrate(cavity)
-        if moments.error < 1e-4 * tolerance and self.points > self.fewest_points:
+        if moments.coarse_error < 0.1 * tolerance and self.points > self.fewest_points:
             self.points = (self.points + 1) // 2
         return moments
 
@@ -83,9 +87,12 @@ class TiltedQuadrature:
             self._bracket(cavity)
         for _ in range(6):
             moments, eta, logs = self._integrate(cavity)
-            if self._fits(logs, drop):
+            full = (logs > logs.amax(0) - _DROP).sum(0).min() / len(eta)
+            fits = full > 1 / 3 and bool((torch.maximum(logs[0], logs[-1]) < logs.amax(0) - drop).all())
+            if not fits or full < 0.7:
+                self._move_ends(eta, logs)
+            if fits:
                 return moments
-            self._move_ends(eta, logs)
         self._bracket(cavity)
         return self._integrate(cavity)[0]
 
@@ -114,12 +121,7 @@ class TiltedQuadrature:
         full, half, quarter = (_moments(sums[i : i + 3], 2.0 ** (i // 3)) for i in (0, 3, 6))
         step = 2 * half_width / (self.points - 1)
         log_z, mean, variance = top + step.log() + full[0], middle + half_width * full[1], half_width**2 * full[2]
-        return TiltedMoments(log_z, mean, variance, _error(full, half, quarter)), eta, logs
-
-    def _fits(self, logs: Tensor, drop: float) -> bool:
-        top = logs.amax(0)
-        ends = torch.maximum(logs[0], logs[-1])
-        return bool((ends < top - drop).all()) and bool(((logs > top - _DROP).sum(0) * 3 > len(logs)).all())
+        return TiltedMoments(log_z, mean, variance, *_errors(full, half, quarter)), eta, logs
 
     def _move_ends(self, eta: Tensor, logs: Tensor) -> None:
         """Put each end at the first node without mass; where an end has mass, twice as far away."""
@@ -198,12 +200,12 @@ def _moments(sums: Tensor, spacing: float) -> tuple[Tensor, Tensor, Tensor]:
     return (spacing * sums[0]).log(), mean, sums[2] / sums[0] - mean**2
 
 
-def _error(full: tuple[Tensor, ...], half: tuple[Tensor, ...], quarter: tuple[Tensor, ...]) -> float:
-    """The error of the full rule, if the next halving shrinks the difference as much as the last one did."""
+def _errors(full: tuple[Tensor, ...], half: tuple[Tensor, ...], quarter: tuple[Tensor, ...]) -> tuple[float, float]:
+    """The error of the full rule, if the next halving shrinks the difference as the last one did; and of the next."""
     sd = full[2].sqrt()
     last, before = _gaps(full, half, sd), _gaps(half, quarter, sd)
     ratio = (last / before).nan_to_num(0.5).clamp(max=0.5)
-    return float((last * ratio / (1 - ratio)).max())
+    return float((last * ratio / (1 - ratio)).max()), float(last.max())
 
 
 def _gaps(fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...], sd: Tensor) -> Tensor:

@@ -19,12 +19,16 @@ _BUDGET = 2_000_000  # values held at a time
 
 @dataclass(frozen=True)
 class PlaneMoments:
-    """Log normaliser (n,), mean (n, 2) and covariance (n, 2, 2) of each tilted distribution, and the rule's error."""
+    """Log normaliser (n,), mean (n, 2) and covariance (n, 2, 2) of each tilted distribution.
+
+    ``error`` is that of the rule, ``coarse_error`` that of the rule of half the size.
+    """
 
     log_normaliser: Tensor
     mean: Tensor
     covariance: Tensor
     error: float
+    coarse_error: float
 
 
 class TiltedPlane:
@@ -55,11 +59,13 @@ class TiltedPlane:
     def __call__(self, cavity: PlaneFactor, tolerance: float | None = None) -> PlaneMoments:
         """Return the tilted moments under these cavities."""
         tolerance = at_least(max(self.tolerance, tolerance or 0.0), cavity.shift.dtype, 1e4)
+        most = self.most_points if tolerance < 1e-3 else min(65, self.most_points)  # the first sweeps may be rough
+        self.points = min(self.points, most)
         moments = self._on_all_mass(cavity)
-        while moments.error > tolerance and self.points < self.most_points:
+        while moments.error > tolerance and self.points < most:
             self.points = 2 * self.points - 1
             moments = self._integrate(cavity)[0]
-        if moments.error < 1e-4 * tolerance and self.points > self.fewest_points:
+        if moments.coarse_error < 0.1 * tolerance and self.points > self.fewest_points:
             self.points = (self.points + 1) // 2
         return moments
 
@@ -104,7 +110,7 @@ class TiltedPlane:
             return True
         self._zoom(logs, lost)
         settled = ~lost & (open_ | wide)
-        self._turn(moments, settled & (seen > 3))
+        self._turn(moments, settled & (seen > 3) & self._is_askew(moments))
         self._stretch(inside, edges, settled)
         return False
 
@@ -118,6 +124,15 @@ class TiltedPlane:
         self._root = self._root * shrink[:, None, :]
         self._low = torch.where(lost[:, None], -10.0, self._low)
         self._high = torch.where(lost[:, None], 10.0, self._high)
+
+    def _is_askew(self, moments: PlaneMoments) -> Tensor:
+        """Whether the mass is off the centre of the coordinates, or far from round in them."""
+        assert self._centre is not None
+        off = torch.linalg.solve_triangular(self._root, (moments.mean - self._centre)[..., None], upper=False)
+        half = torch.linalg.solve_triangular(self._root, moments.covariance, upper=False)
+        shape = torch.linalg.solve_triangular(self._root, half.mT, upper=False)
+        eye = torch.eye(2, dtype=shape.dtype, device=shape.device)
+        return (off.abs().amax((1, 2)) > 0.5) | ((shape - eye).abs().amax((1, 2)) > 0.5)
 
     def _turn(self, moments: PlaneMoments, rows: Tensor) -> None:
         """Take mean and root of the covariance of the mass seen as the new coordinates."""
@@ -149,15 +164,21 @@ class TiltedPlane:
             self._low[:, axis] = torch.where(move, low, self._low[:, axis])
             self._high[:, axis] = torch.where(move, high, self._high[:, axis])
 
-    def _axis(self) -> Tensor:
-        return torch.linspace(0, 1, self.points, dtype=self._low.dtype, device=self._low.device)
+    def _square(self) -> Tensor:
+        """The nodes on the square [−1, 1]², (points², 2)."""
+        axis = torch.linspace(-1, 1, self.points, dtype=self._low.dtype, device=self._low.device)
+        return torch.cartesian_prod(axis, axis)
+
+    def _frame(self) -> tuple[Tensor, Tensor]:
+        """The affine map from the square to each site's plane: its centre (n, 2) and its matrix (n, 2, 2)."""
+        middle, half_width = (self._low + self._high) / 2, (self._high - self._low) / 2
+        assert self._centre is not None
+        return self._centre + (self._root @ middle[..., None])[..., 0], self._root * half_width[:, None, :]
 
     def _nodes(self) -> Tensor:
         """The grid in the sites' coordinates, (points², n, 2)."""
-        assert self._centre is not None
-        t = torch.cartesian_prod(self._axis(), self._axis())[:, None]
-        at = self._low + t * (self._high - self._low)
-        return self._centre + (self._root @ at[..., None])[..., 0]
+        centre, matrix = self._frame()
+        return centre + torch.einsum("kj,nij->kni", self._square(), matrix)
 
     def _log_integrand(self, u: Tensor, cavity: PlaneFactor) -> Tensor:
         rows = max(1, _BUDGET // u.shape[1])
@@ -165,32 +186,42 @@ class TiltedPlane:
         return torch.nan_to_num(log_likelihood, nan=-math.inf, posinf=math.inf, neginf=-math.inf) + cavity.log_prob(u)
 
     def _integrate(self, cavity: PlaneFactor) -> tuple[PlaneMoments, Tensor]:
-        u = self._nodes()
-        logs = self._log_integrand(u, cavity)
-        cell = ((self._high - self._low) / (self.points - 1)).prod(-1) * torch.linalg.det(self._root).abs()
-        at = torch.arange(self.points, device=u.device)
-        rules = []
-        for every in (1, 2, 4):
-            keep = torch.cartesian_prod(at % every == 0, at % every == 0).all(-1)
-            rules.append(_moments(u[keep], logs[keep], cell * every**2))
-        return PlaneMoments(*rules[0], error=_error(rules)), logs
+        logs = self._log_integrand(self._nodes(), cavity)
+        top = logs.amax(0)
+        sums = _rules(self.points, self._square()) @ (logs - top).exp()
+        centre, matrix = self._frame()
+        log_cell = (torch.linalg.det(matrix).abs() * 4 / (self.points - 1) ** 2).log()
+        rules = [_moments(sums[6 * i : 6 * i + 6], 4.0**i) for i in range(3)]
+        log_sum, mean, covariance = rules[0]
+        return PlaneMoments(
+            top + log_cell + log_sum,
+            centre + (matrix @ mean[..., None])[..., 0],
+            matrix @ covariance @ matrix.mT,
+            *_errors(rules),
+        ), logs
 
 
-def _moments(u: Tensor, logs: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    log_sum = logs.logsumexp(0)
-    weights = (logs - log_sum).exp()
-    mean = (weights[..., None] * u).sum(0)
-    gap = u - mean
-    covariance = torch.einsum("kn,kni,knj->nij", weights, gap, gap)
-    return log_sum + cell.log(), mean, covariance
+def _rules(points: int, square: Tensor) -> Tensor:
+    """The sums that the rules of full, half and quarter size need, (18, points²): of 1, s, t, s², st and t²."""
+    s, t = square.unbind(1)
+    powers = torch.stack([torch.ones_like(s), s, t, s * s, s * t, t * t])
+    at = torch.arange(points, device=square.device)
+    return torch.cat([powers * torch.cartesian_prod(at % k == 0, at % k == 0).all(-1) for k in (1, 2, 4)])
 
 
-def _error(rules: list[tuple[Tensor, Tensor, Tensor]]) -> float:
-    """The error of the finest rule, if the next halving shrinks the difference as much as the last one did."""
+def _moments(sums: Tensor, spacing: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Log sum, mean and covariance on the square."""
+    one, s, t, ss, st, tt = sums / sums[0]
+    covariance = torch.stack([ss - s * s, st - s * t, st - s * t, tt - t * t], -1).reshape(-1, 2, 2)
+    return (spacing * sums[0]).log(), torch.stack([s, t], -1), covariance
+
+
+def _errors(rules: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[float, float]:
+    """The error of the finest rule, if the next halving shrinks the difference as the last one did; and of the next."""
     variances = rules[0][2].diagonal(dim1=-2, dim2=-1)
     last, before = (_gaps(a, b, variances) for a, b in ((rules[0], rules[1]), (rules[1], rules[2])))
     ratio = (last / before).nan_to_num(0.5).clamp(max=0.5)
-    return float((last * ratio / (1 - ratio)).nan_to_num(0.0).max())
+    return float((last * ratio / (1 - ratio)).nan_to_num(0.0).max()), float(last.nan_to_num(math.inf).max())
 
 
 def _gaps(fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...], variances: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ class Sites(Protocol):
 
     site: Any
     error: float
+    width: int
 
     def __len__(self) -> int: ...
 
@@ -40,6 +41,12 @@ class Sites(Protocol):
 
     def log_scale(self, marginal: Any) -> Tensor:
         """The logarithm of what scales the sites so that their integrals are those of the exact factors."""
+
+    def expected(self, factor: Any, phi: Tensor, mean: Tensor, covariance: Tensor, marginal: Any) -> Tensor:
+        """The expected log-likelihoods under the tilted distributions, for their gradient by the latents outside."""
+
+    def forget(self) -> None:
+        """Return to sites that say nothing."""
 
     def look_again(self) -> None:
         """Look for the tilted mass anew, in case it moved to where the quadrature does not see it."""
