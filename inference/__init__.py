@@ -16,6 +16,7 @@ from probdl.inference.coordinate_ascent import CoordinateAscent
 from probdl.inference.expectation_propagation import ExpectationPropagation
 from probdl.inference.fitting import fit
 from probdl.inference.full_rank import FullRank
+from probdl.inference.group_ep import GroupEP
 from probdl.inference.laplace import Laplace
 from probdl.inference.mean_field import MeanField
 from probdl.inference.nuts import NUTS
@@ -30,6 +31,7 @@ __all__ = [
     "CoordinateAscent",
     "ExpectationPropagation",
     "FullRank",
+    "GroupEP",
     "Laplace",
     "MeanField",
     "Posterior",
