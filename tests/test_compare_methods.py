@@ -75,12 +75,11 @@ def _separated():
 
 def test_the_evidence_gap_is_counted_from_importance_sampling():
     X, y = data.breast_cancer(standardise=True)
-    small = X[:100, :4], y[:100]
-    result = compare_methods(logistic, small, ["ep", "laplace", "meanfield"], "laplace", progress=False)
+    result = compare_methods(logistic, (X, y), ["ep", "laplace", "meanfield"], "laplace", progress=False)
     gaps = result.table["evidence_gap"]
-    assert abs(gaps["ep"]) < 0.1 < -gaps["laplace"]
+    assert abs(gaps["ep"]) < 0.15 < 0.5 < -gaps["laplace"]
     assert gaps["meanfield"] < gaps["laplace"]
-    assert 0 < result.evidence.stderr < 0.02
+    assert 0 < result.evidence.stderr < 0.03
     assert result.table.index.tolist() == ["ep", "laplace", "meanfield", "laplace (reference)"]
 
 
