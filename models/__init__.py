@@ -6,6 +6,8 @@ and columns. A model is a family (``probdl.families``) around networks (``probdl
 a loop (``probdl.loops``).
 
 - ``VAE``: a latent variable model and its approximate posterior, by the evidence lower bound.
+- ``GLM``: regressions by formula, from logistic to survival, with their posterior; its parts are in the room
+  ``regression``.
 - ``GaussianProcessClassifier``, ``GaussianProcessRegressor``: functions with a prior, seen through labels or noise; by
   expectation propagation. Their covariance functions are in ``kernels``.
 
@@ -19,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probdl.models.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
+    from probdl.models.glm import GLM
     from probdl.models.vae import VAE
 
-__all__ = ["GaussianProcessClassifier", "GaussianProcessRegressor", "VAE"]
+__all__ = ["GLM", "GaussianProcessClassifier", "GaussianProcessRegressor", "VAE"]
 
 _HOME = {
+    "GLM": "probdl.models.glm",
     "GaussianProcessClassifier": "probdl.models.gaussian_process",
     "GaussianProcessRegressor": "probdl.models.gaussian_process",
     "VAE": "probdl.models.vae",
