@@ -292,7 +292,8 @@ class GLM(RegressionAnswers):
         self.notes = self._findings()
         standard = replace(self._setting, prior=self._standard_prior(), centre=torch.zeros_like(self._setting.centre))
         how = {"method": method, "seed": seed, "device": device, "dtype": dtype, "progress": progress}
-        X = self._units.standardise(self.arguments["X"])
+        X = self.arguments["X"]
+        X = self._units.standardise(X) if self.design.names else X
         posterior = infer(program_of(standard), **{**self.arguments, "X": X}, **how)
         self.posterior = self._in_own_units(posterior, dtype, device)
         return self
@@ -357,7 +358,8 @@ class GLM(RegressionAnswers):
             prior = replace(prior, fixed={"df": self.df, **prior.fixed})
         gaps = max(len(self.response.levels) - 2, 0) if self.family.name == "ordered" else 0
         kept = {"offset": offset, "trials": self.response.trials, "censored": self.response.censored}
-        self.arguments = {"X": torch.as_tensor(matrix), "y": self.response.y}
+        X = torch.as_tensor(matrix) if names else torch.ones(len(matrix), 1, dtype=torch.float64)  # counts the rows
+        self.arguments = {"X": X, "y": self.response.y}
         self.arguments |= {k: v for k, v in kept.items() if v is not None}
         return Setting(self.family, self.link, prior, units.mean, has_intercept, gaps), units
 

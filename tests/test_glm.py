@@ -12,7 +12,7 @@ from probdl.inference import NUTS, ExpectationPropagation, compare_posteriors, f
 from probdl.inference.posteriors.approximations import Approximation
 from probdl.models import GLM
 from probdl.models.regression.links import log_category_probabilities, log_ndtr, log_odds
-from probdl.models.regression.units import InOwnUnits, Units
+from probdl.models.regression.units import InOwnUnits, Units, in_own_units
 
 WIDE = {"coefficients": (0.0, 100.0), "Intercept": (0.0, 100.0)}
 
@@ -22,7 +22,7 @@ def sm():
     return pytest.importorskip("statsmodels.api")
 
 
-def frame(n=3000, seed=3):
+def frame(n=1500, seed=3):
     """Covariates of very different units, a factor, and a response of every family with the same linear predictor."""
     rng = np.random.default_rng(seed)
     df = pd.DataFrame(
@@ -64,7 +64,7 @@ def agrees(glm, mean, se, share):
     np.testing.assert_allclose(table["sd"], se, rtol=0.03)
 
 
-# -- against maximum likelihood, on 3000 rows with a wide prior --------------------------------------------------------
+# -- against maximum likelihood, on 1500 rows with a wide prior --------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_with_a_wide_prior_the_posterior_is_the_likelihoods(family, link, sm):
     table = glm.summary().table
     se = ml.bse.to_numpy()
     assert (np.abs(table["mean"] - ml.params.to_numpy()) / se)[1:].max() < 0.1
-    np.testing.assert_allclose(table["sd"][1:], se[1:], rtol=0.02)
+    np.testing.assert_allclose(table["sd"][1:], se[1:], rtol=0.03)  # statsmodels takes the expected information
     at_2000 = table["mean"]["Intercept"] + 2000 * table["mean"]["year"]
     assert abs(at_2000 - ml.params["const"]) < 0.1 * ml.bse["const"]
 
@@ -180,7 +180,7 @@ def test_censored_survival_times_agree_with_the_maximum_of_their_likelihood():
     assert (np.abs(table["mean"][:2] - ml.x[:2]) / se[:2]).max() < 0.1
     assert table["mean"]["shape"] == pytest.approx(np.exp(ml.x[2]), rel=0.01)
     ignored = GLM("life ~ year", data, family="weibull").fit(method="laplace").summary().table
-    assert abs(ignored["mean"]["Intercept"] - ml.x[0]) > 5 * se[0]  # taking cut times for events is another model
+    assert abs(ignored["mean"]["Intercept"] - ml.x[0]) > 3 * se[0]  # taking cut times for events is another model
 
 
 # -- exact answers -----------------------------------------------------------------------------------------------------
@@ -239,42 +239,55 @@ def test_the_program_in_own_units_has_the_posterior_that_was_mapped(family):
     np.testing.assert_allclose(own.mean("coefficients"), glm.posterior.mean("coefficients"), rtol=1e-4)
     np.testing.assert_allclose(own.sd("Intercept"), glm.posterior.sd("Intercept"), rtol=1e-3)
     np.testing.assert_allclose(glm.summary(posterior=own).table["5%"], glm.summary().table["5%"], rtol=0.01, atol=0.01)
-    assert glm.posterior.check().khat < 0.7
+    assert glm.posterior.check().ess > 3500  # of 4000 draws
+
+
+class Opaque(Approximation):
+    """A Gaussian of which a map sees only the answers."""
+
+    def __init__(self, inner):
+        self.inner, self.latents = inner, inner.latents
+
+    def mean(self, name):
+        return self.inner.mean(name)
+
+    def sd(self, name):
+        return self.inner.sd(name)
+
+    def quantile(self, name, q):
+        return self.inner.quantile(name, q)
+
+    def draws(self, n, seed):
+        return self.inner.draws(n, seed)
+
+    def density(self, name, entry):
+        return self.inner.density(name, entry)
+
+    def log_prob(self, values):
+        return self.inner.log_prob(values)
+
+    def cov(self, names):
+        return self.inner.cov(names)
 
 
 def test_any_approximation_is_brought_to_the_columns_units():
-    class Known(Approximation):
-        """Draws of a Gaussian, which the generic map sees only through its methods."""
-
-        def __init__(self, gaussian):
-            self.gaussian, self.latents = gaussian, gaussian.latents
-
-        def __getattr__(self, name):
-            return getattr(self.gaussian, name)
-
-        mean = sd = quantile = draws = density = None
-
+    """The generic map, which sees only answers, against the map of a Gaussian's mean and covariance."""
     data = DF.head(100)
-    glm = GLM("z ~ year + income", data).fit(method="laplace")
     units = Units.of(np.asarray(data[["year", "income"]]), True)
-    standard = fit(
-        GLM("z ~ a + b", data.assign(**dict(zip("ab", units.standardise(glm.arguments["X"]).T.numpy()))))
-        .fit(method="laplace").model,
-        X=units.standardise(glm.arguments["X"]), y=glm.arguments["y"], method="laplace",
-    ).approximation  # fmt: skip
-    for name in ("mean", "sd", "quantile", "draws", "density", "log_prob", "cov", "columns"):
-        setattr(Known, name, (lambda name: lambda self, *a: getattr(self.gaussian, name)(*a))(name))
-    Known.__abstractmethods__ = frozenset()
-    mapped = InOwnUnits(Known(standard), units, glm.posterior.approximation.latents)
-    exact = glm.posterior.approximation
+    X = units.standardise(torch.as_tensor(data[["year", "income"]].to_numpy(copy=True)))
+    standard = GLM().fit(X, data.z, method="laplace").posterior.approximation
+    exact = in_own_units(standard, units, list(standard.latents))
+    mapped = in_own_units(Opaque(standard), units, list(standard.latents))
+    assert isinstance(mapped, InOwnUnits)
     for name in ("Intercept", "coefficients", "sigma"):
         np.testing.assert_allclose(mapped.mean(name), exact.mean(name), rtol=1e-6)
         np.testing.assert_allclose(mapped.sd(name), exact.sd(name), rtol=1e-6)
-        np.testing.assert_allclose(
-            mapped.quantile(name, 0.9), exact.quantile(name, 0.9), atol=0.05 * float(exact.sd(name).max())
-        )
-    values = {k: x[:5] for k, x in glm.posterior.draws(5).items()}
+        error = (mapped.quantile(name, 0.9) - exact.quantile(name, 0.9)).abs() / exact.sd(name)
+        assert float(error.max()) < 0.06  # of 20,000 draws: five standard errors
+    values = exact.draws(5, 0)
     np.testing.assert_allclose(mapped.log_prob(values), exact.log_prob(values), rtol=1e-6)
+    x, density = mapped.density("coefficients", 1)
+    assert torch.trapezoid(density, x) == pytest.approx(1, abs=0.01)
 
 
 # -- against NUTS ------------------------------------------------------------------------------------------------------
@@ -306,7 +319,7 @@ def test_links_are_those_of_scipy_far_into_both_tails():
     x = torch.tensor([-40.0, -8.0, -1.0, 0.0, 1.0, 8.0, 30.0], dtype=torch.float64)
     np.testing.assert_allclose(log_ndtr(x), stats.norm.logcdf(x), rtol=1e-12)
     np.testing.assert_allclose(log_odds(x, "probit"), stats.norm.logcdf(x) - stats.norm.logsf(x), rtol=1e-12)
-    p = -np.expm1(-np.exp(x[1:5]))
+    p = -np.expm1(-np.exp(x[1:5].numpy()))
     np.testing.assert_allclose(log_odds(x[1:5], "cloglog"), np.log(p / (1 - p)), rtol=1e-8)
     cuts = torch.tensor([-1.0, 0.5, 20.0], dtype=torch.float64)
     for link, law in (("logit", stats.logistic), ("probit", stats.norm)):
@@ -362,7 +375,7 @@ def test_quoted_columns_and_levels_are_kept():
 def test_arrays_and_frames_and_formulas_agree():
     X, y = DF[["year", "income"]], DF.z
     formula = GLM("z ~ year + income", DF).fit(method="laplace").summary().table
-    for x in (X, X.to_numpy(), torch.as_tensor(X.to_numpy())):
+    for x in (X, X.to_numpy(), torch.tensor(X.to_numpy())):
         glm = GLM().fit(x, y, method="laplace")
         np.testing.assert_allclose(glm.summary().table["mean"], formula["mean"], rtol=1e-9)
         np.testing.assert_allclose(glm.predict(x[:3])["mean"], glm.predict()["mean"][:3], rtol=1e-9)
@@ -388,7 +401,7 @@ def test_the_summary_reads_like_that_of_r():
     glm = GLM(f"yes ~ {TERMS}", DF, family="bernoulli", link="probit").fit()
     summary = glm.summary()
     text = repr(summary)
-    for line in ("GLM: yes ~ year", "bernoulli family, probit link", "n = 3000", "log evidence", "Prior: intercept"):
+    for line in ("GLM: yes ~ year", "bernoulli family, probit link", "n = 1500", "log evidence", "Prior: intercept"):
         assert line in text
     assert list(summary.table.columns) == ["mean", "sd", "5%", "50%", "95%", "P(sign)"]
     assert summary.table["P(sign)"].between(0.5, 1).all()
@@ -396,16 +409,16 @@ def test_the_summary_reads_like_that_of_r():
     assert summary.priors.loc["year", "sd"] == pytest.approx(2.5 / DF.year.std(ddof=0))
     assert "<table" in summary._repr_html_()
     assert list(glm.posterior.summary().index) == NAMES
-    assert "fitted by expectation propagation to 3000 rows" in repr(glm)
+    assert "fitted by expectation propagation to 1500 rows" in repr(glm)
 
 
 def test_intervals_of_new_observations_cover_them():
-    """Of 3000 rows under their own law 90 % are covered; five binomial errors are 2.7 %."""
+    """Of 1500 rows under their own law 90 % are covered; four binomial errors are 3.1 %."""
     for y, family in (("z", "gaussian"), ("count", "poisson"), ("size", "gamma"), ("spread", "negative_binomial")):
         glm = GLM(f"{y} ~ {TERMS}", DF, family=family).fit(method="laplace")
         predicted = glm.predict(level=0.9)
         covered = DF[y].between(predicted["new_lower"], predicted["new_upper"]).mean()
-        assert 0.873 < covered < (0.927 if family in ("gaussian", "gamma") else 0.99)
+        assert 0.869 < covered < (0.931 if family in ("gaussian", "gamma") else 0.99)
         assert (predicted["lower"] <= predicted["mean"]).all()
         assert predicted["mean"].mean() == pytest.approx(DF[y].mean(), rel=0.05, abs=0.02)
 
@@ -415,7 +428,7 @@ def test_probabilities_of_ordered_categories_are_their_shares():
     predicted = glm.predict()
     shares = [predicted[f"P({k})"].mean() for k in range(3)]
     np.testing.assert_allclose(shares, DF.grade.value_counts(normalize=True).sort_index(), atol=0.01)
-    np.testing.assert_allclose(predicted[[f"P({k})" for k in range(3)]].sum(1), 1, rtol=1e-9)
+    np.testing.assert_allclose(predicted[[f"P({k})" for k in range(3)]].sum(axis=1), 1, rtol=1e-9)
     assert set(predicted["new_lower"]) <= {0, 1, 2}
     labelled = DF.assign(grade=pd.Categorical.from_codes(DF.grade, ["low", "mid", "high"], ordered=True))
     named = GLM("grade ~ year", labelled, family="ordered").fit(method="laplace")
@@ -424,7 +437,7 @@ def test_probabilities_of_ordered_categories_are_their_shares():
 
 
 def test_two_levels_of_text_say_which_is_the_success():
-    data = DF.head(300).assign(answer=np.where(DF.yes == 1, "yes", "no"))
+    data = DF.head(300).assign(answer=np.where(DF.yes[:300] == 1, "yes", "no"))
     glm = GLM("answer ~ year", data, family="bernoulli").fit(method="laplace")
     reference = GLM("yes ~ year", data, family="bernoulli").fit(method="laplace")
     np.testing.assert_allclose(glm.summary().table["mean"], reference.summary().table["mean"], rtol=1e-9)
@@ -541,13 +554,14 @@ def test_collinear_and_constant_columns_are_finite_and_noted():
     assert "column one is constant" in noted("z ~ year + one", data)
     glm = GLM("z ~ year + one", data).fit(method="laplace")
     assert glm.summary().table["sd"]["one"] == pytest.approx(float(glm.summary().priors.loc["one", "sd"]), rel=1e-6)
-    assert "only 3 rows" in noted("z ~ year + income + days + trials", data.head(3))
+    assert "only 3 rows" in noted("count ~ year + income + days + trials", data.head(3), family="poisson")
 
 
 def test_one_row_is_an_answer():
     for y, family in (("yes", "bernoulli"), ("z", "gaussian"), ("count", "poisson")):
-        glm = GLM(f"{y} ~ year", DF.head(1), family=family).fit(method="laplace")
+        glm = GLM(f"{y} ~ year", DF.head(1), family=family).fit(method="ep")
         assert np.isfinite(glm.summary().table["sd"]).all()
+        assert "column year is constant" in " ".join(glm.notes)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
@@ -671,7 +685,7 @@ def test_arguments_that_cannot_be_used():
         GLM(data=DF)
     with pytest.raises(TypeError, match="columns group do not"):
         GLM().fit(DF[["year", "group"]], DF.z)
-    with pytest.raises(ValueError, match="one entry for each of the 3000 rows"):
+    with pytest.raises(ValueError, match="one entry for each of the 1500 rows"):
         GLM().fit(DF[["year"]], DF.z[:5])
     with pytest.raises(ValueError, match="not fitted"):
         GLM("z ~ year", DF).summary()

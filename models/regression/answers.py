@@ -188,7 +188,7 @@ class RegressionAnswers:
             x = torch.as_tensor(self.design.new(data))
             options = {k: self._of_new_rows(k, value) for k, value in given.items()}
             offset, trials = self._offset(data, options, len(x)), self._trials(data, options, len(x))
-        return Predictor(self.posterior, self._law, x, offset, trials, draws, seed)
+        return Predictor(self.posterior, self._law, x[:, : len(self.design.names)], offset, trials, draws, seed)
 
     def _of_new_rows(self, name: str, given: Any) -> Any:
         used = self._used[name]

@@ -97,7 +97,8 @@ def coefficient_table(posterior: RegressionPosterior, level: float) -> pd.DataFr
     signs = torch.cat([_sign(posterior, name) for name in posterior.approximation.tabled])
     place = len([c for c in table.columns if c in ("mean", "sd") or str(c).endswith("%")])
     table.insert(place, "P(sign)", signs.cpu().numpy())
-    return table
+    first = posterior.entries(LEVEL) if LEVEL in posterior.names else []  # as in every table of a regression
+    return table.loc[[*first, *table.index.drop(first)]]
 
 
 def _sign(posterior: RegressionPosterior, name: str) -> Tensor:
