@@ -17,7 +17,7 @@ from probdl.inference.programs.program import Program
 from probdl.models.regression.answers import RegressionAnswers
 from probdl.models.regression.columns import ArrayDesign, vector
 from probdl.models.regression.families import Family, family_of
-from probdl.models.regression.findings import collinear_columns, constant_columns, separation
+from probdl.models.regression.findings import collinear_columns, constant_columns, refuse_exact_fit, separation
 from probdl.models.regression.formulas import FormulaDesign
 from probdl.models.regression.links import log_category_probabilities, log_odds
 from probdl.models.regression.priors import Prior, chosen_prior
@@ -71,7 +71,8 @@ def program_of(setting: Setting) -> Callable[..., Tensor]:
 
 
 def _linear_predictor(setting: Setting, X: Tensor) -> Tensor:
-    prior, eta, level = setting.prior, torch.zeros(len(X)).to(X), setting.prior.level[0]
+    prior, eta = setting.prior, torch.zeros(len(X)).to(X)
+    level: float | Tensor = prior.level[0]
     if len(prior.mean):
         b = pyro.sample(COEFFICIENTS, dist.Normal(prior.mean.to(X), prior.sd.to(X)).to_event(1))
         eta = X @ b
@@ -81,16 +82,15 @@ def _linear_predictor(setting: Setting, X: Tensor) -> Tensor:
 
 def _parameters(setting: Setting, X: Tensor) -> dict[str, Any]:
     """The family's own parameter, with the degrees of freedom of Student's t."""
-    family, prior, values = setting.family, setting.prior, dict(setting.prior.fixed)
-    if family.name == "ordered":
-        if setting.gaps:
-            values["gaps"] = pyro.sample("gaps", dist.LogNormal(torch.zeros(setting.gaps).to(X), 1.0).to_event(1))
-        return values
+    family, prior = setting.family, setting.prior
+    values: dict[str, Any] = dict(prior.fixed)
     names = [family.parameter] if family.parameter else []
     for name in [*names, *(k for k in prior.others if k not in names)]:
-        if name not in values:
-            law = prior.others.get(name) or _default(family, prior.unit)
-            values[name] = pyro.sample(name, _as_pyro(law, X))
+        law = _as_pyro(prior.others.get(name) or _default(family, prior.unit), X)
+        if name == "gaps":
+            values |= {name: pyro.sample(name, law.expand([setting.gaps]).to_event(1))} if setting.gaps else {}
+        elif name not in values:
+            values[name] = pyro.sample(name, law)
     return values
 
 
@@ -284,17 +284,19 @@ class GLM(RegressionAnswers):
             ValueError, TypeError: for data that cannot be used; the message names column and value.
             ConvergenceError: where the method has no result.
         """
+        vars(self).pop("posterior", None)  # where this fit fails, no answer is that of an earlier one
         given = {"trials": trials, "exposure": exposure, "offset": offset, "censored": censored}
         self._used = {k: self.options[k] if v is None else v for k, v in given.items()}
         self.design = self._designed(data, y)
         self.response = self._responses(y)
         self._setting, self._units = self._prepared()
+        self._refuse_exact_fit()
         self.notes = self._findings()
         standard = replace(self._setting, prior=self._standard_prior(), centre=torch.zeros_like(self._setting.centre))
-        how = {"method": method, "seed": seed, "device": device, "dtype": dtype, "progress": progress}
+        how: dict[str, Any] = {"method": method, "seed": seed, "device": device, "dtype": dtype, "progress": progress}
         X = self.arguments["X"]
         X = self._units.standardise(X) if self.design.names else X
-        posterior = infer(program_of(standard), **{**self.arguments, "X": X}, **how)
+        posterior = infer(program_of(standard), **how, **{**self.arguments, "X": X})  # type: ignore[arg-type]
         self.posterior = self._in_own_units(posterior, dtype, device)
         return self
 
@@ -372,7 +374,7 @@ class GLM(RegressionAnswers):
         units = Units(*(x.to(posterior.program.start) for x in (self._units.mean, self._units.scale)))
         posterior.notes = (*self.notes, *posterior.notes)
         posterior.approximation = in_own_units(posterior.approximation, units, own)
-        posterior.program = Program(self.model, (), dict(self.arguments), dtype=dtype, device=device)
+        posterior.program = Program(program_of(self._setting), (), dict(self.arguments), dtype=dtype, device=device)
         labels = {COEFFICIENTS: self.design.names} if self.design.names else {}
         return RegressionPosterior.of(posterior, labels)
 
@@ -390,6 +392,16 @@ class GLM(RegressionAnswers):
         fixed = {k: torch.tensor(v, dtype=eta.dtype) for k, v in self._setting.prior.fixed.items()}
         drawn = {k: x[:, None].to(eta) for k, x in values.items()}
         return likelihood(self.family.name, self.link, eta, fixed | drawn, trials)
+
+    def _refuse_exact_fit(self) -> None:
+        """Of numbers, and of gamma responses on the scale of their logarithms."""
+        y, name = self.response.y, self.family.parameter
+        if self.family.name not in ("gaussian", "student", "laplace", "gamma") or name in self._setting.prior.fixed:
+            return
+        on_scale = y.log() if self.family.name == "gamma" else y
+        on_scale = on_scale - self.arguments.get("offset", torch.zeros_like(y))
+        standard = self._units.standardise(torch.as_tensor(self.design.matrix)).numpy()
+        refuse_exact_fit(standard, on_scale.numpy(), self._setting.has_intercept, self.family.name, str(name))
 
     def _findings(self) -> tuple[str, ...]:
         """What there is to note about columns and data."""

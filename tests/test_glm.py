@@ -217,6 +217,26 @@ def test_gaussian_regression_with_a_known_sd_is_conjugate():
     np.testing.assert_allclose(glm.log_likelihood(new).value, density, atol=1e-4)
 
 
+def test_gaussian_regression_with_unknown_sd_is_an_integral_over_it():
+    """Given sigma all is conjugate; SciPy integrates over it."""
+    from scipy.integrate import quad
+
+    data = DF.head(25)
+    glm = GLM("z ~ year", data, prior={"coefficients": 0.7, "Intercept": (1.0, 2.0)}).fit()
+    unit, x = data.z.std(), (data.year - data.year.mean()).to_numpy()
+    S = 4.0 + 0.49 * np.outer(x, x)
+
+    def joint(s):
+        law = stats.multivariate_normal(np.ones(25), S + s**2 * np.eye(25))
+        return np.exp(law.logpdf(data.z) + stats.expon.logpdf(s, scale=unit))
+
+    total, mean, square = (quad(lambda s: s**k * joint(s), 0.1, 3.0, epsabs=0, epsrel=1e-8)[0] for k in range(3))
+    assert glm.log_evidence.value == pytest.approx(np.log(total), abs=1e-3)
+    table = glm.summary().table
+    assert table["mean"]["sigma"] == pytest.approx(mean / total, rel=2e-3)
+    assert table["sd"]["sigma"] == pytest.approx(np.sqrt(square / total - (mean / total) ** 2), rel=0.01)
+
+
 def test_units_of_columns_and_response_change_nothing_but_units():
     data = DF.head(200)
     one = GLM("z ~ year + income", data).fit(method="laplace")
@@ -497,6 +517,22 @@ def test_methods_are_those_of_fit():
     assert "sd_lr" in GLM("yes ~ year", data, family="bernoulli").fit(method="meanfield").summary().table
 
 
+def test_the_posterior_is_saved_and_exchanged_with_the_names_of_the_columns(tmp_path):
+    from probdl.inference import Posterior
+
+    for family, y in (("bernoulli", "yes"), ("student", "t")):
+        glm = GLM(f"{y} ~ year + C(group)", DF.head(80), family=family).fit(method="ep")
+        glm.posterior.save(tmp_path / "p.safetensors")
+        loaded = Posterior.load(tmp_path / "p.safetensors", glm.model, kwargs=glm.arguments)
+        assert torch.equal(loaded.mean("coefficients"), glm.posterior.mean("coefficients"))
+        assert glm.posterior.predict(draws=20)["y"].shape == (20, 80)
+        assert "C(group)[T.b]" in glm.posterior.plot(["coefficients"])
+        pytest.importorskip("arviz")
+        exchanged = glm.posterior.to_arviz(100)
+        assert exchanged.posterior["coefficients"].shape == (1, 100, 3)
+    assert bool(torch.isfinite(loaded.log_prob(glm.posterior.draws(5))).all())
+
+
 def test_pictures():
     import matplotlib.pyplot as plt
 
@@ -615,7 +651,7 @@ def test_missing_values_are_counted_by_column():
     glm = GLM("z ~ year", DF.head(50)).fit(method="laplace")
     with pytest.raises(ValueError, match="3 in 'year'"):
         glm.predict(data)
-    with pytest.raises(ValueError, match=r"2 in 'np.log\(w\)'"):
+    with pytest.raises(ValueError, match=r"2 in 'np.log\(w\)'"), np.errstate(all="ignore"):
         GLM("z ~ np.log(w)", DF.head(4).assign(w=[0.0, 1.0, -1.0, 2.0])).fit()
 
 
@@ -666,6 +702,19 @@ def test_columns_that_are_missing_are_named():
 def test_priors_that_cannot_be_used(prior, message):
     with pytest.raises(ValueError, match=message):
         GLM("z ~ year", DF.head(20), prior=prior).fit()
+
+
+def test_responses_without_error_are_refused():
+    """The posterior of their spread is improper."""
+    data = DF.head(30).assign(line=2 * DF.year - 7, flat=3.0, grown=np.exp(0.1 * (DF.year - 2000)))
+    with pytest.raises(ValueError, match="does not vary.*'sigma'"):
+        GLM("flat ~ year", data).fit()
+    with pytest.raises(ValueError, match="linear function of the columns.*'scale' of the laplace family"):
+        GLM("line ~ year", data, family="laplace").fit()
+    with pytest.raises(ValueError, match="'dispersion' of the gamma family"):
+        GLM("grown ~ year", data, family="gamma").fit()
+    fixed = GLM("line ~ year", data, prior={"coefficients": 100.0, "Intercept": 1e5, "sigma": 0.1}).fit()
+    assert fixed.summary().table["mean"]["year"] == pytest.approx(2, abs=0.01)
 
 
 def test_arguments_that_cannot_be_used():

@@ -43,7 +43,7 @@ class RegressionAnswers:
     _used: dict[str, Any]
 
     def _fitted(self) -> None:
-        if "posterior" not in vars(self) and "_setting" not in vars(self):
+        if "posterior" not in vars(self):
             raise ValueError("The model is not fitted yet: call fit() first.")
 
     @property

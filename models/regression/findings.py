@@ -47,6 +47,28 @@ def collinear_columns(standardised: np.ndarray, names: list[str]) -> tuple[str, 
     return (f"collinear columns: {'; '.join(said)}. Only their combinations are learnt from data, the rest is prior",)
 
 
+def refuse_exact_fit(standardised: np.ndarray, y: np.ndarray, has_intercept: bool, family: str, parameter: str) -> None:
+    r"""Raise a ValueError where the columns fit the response without error: the posterior of its spread is improper.
+
+    With residuals of zero the density of n responses grows as :math:`σ^{-(n - r)}` towards σ = 0, r the rank.
+
+    Args:
+        standardised: columns (n, p).
+        y: the response on the scale of the linear predictor, (n,).
+        has_intercept: whether there is one.
+        family: in the message.
+        parameter: of the family, which goes to zero.
+    """
+    design = np.column_stack([standardised, np.ones(len(y))]) if has_intercept else standardised
+    coefficients, _, rank, _ = np.linalg.lstsq(design, y, rcond=_DEPENDENT)
+    if len(y) > rank and np.abs(y - design @ coefficients).max() <= 1e-9 * np.abs(y).max():
+        what = "does not vary" if np.ptp(y) == 0 else "is a linear function of the columns, without any error"
+        raise ValueError(
+            f"The response {what}, so that the posterior of {parameter!r} of the {family} family is improper: it piles "
+            f"up at zero. Fix it, as in prior={{{parameter!r}: 0.1}}, or see whether the response is among the columns."
+        )
+
+
 def _involved(names: list[str], weights: np.ndarray) -> list[str]:
     return [name for name, w in zip(names, weights) if abs(w) > 1e-6]
 

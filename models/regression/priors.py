@@ -132,7 +132,7 @@ def _other(value: Any, name: str, names: list[str], family: Family) -> Distribut
     if name not in sites:
         known = ", ".join(["coefficients", "Intercept", *names, *sites])
         raise ValueError(f"prior has the name {name!r}, which the model does not; it has {known}.")
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "gaps":
         if not 0 < value < math.inf:
             raise ValueError(f"The value at which prior fixes {name!r} must be positive and finite; got {value!r}.")
         return float(value)
