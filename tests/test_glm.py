@@ -226,11 +226,11 @@ def test_gaussian_regression_with_unknown_sd_is_an_integral_over_it():
     unit, x = data.z.std(), (data.year - data.year.mean()).to_numpy()
     S = 4.0 + 0.49 * np.outer(x, x)
 
-    def joint(s):
+    def moment(s, k):
         law = stats.multivariate_normal(np.ones(25), S + s**2 * np.eye(25))
-        return np.exp(law.logpdf(data.z) + stats.expon.logpdf(s, scale=unit))
+        return s**k * np.exp(law.logpdf(data.z) + stats.expon.logpdf(s, scale=unit))
 
-    total, mean, square = (quad(lambda s: s**k * joint(s), 0.1, 3.0, epsabs=0, epsrel=1e-8)[0] for k in range(3))
+    total, mean, square = (quad(moment, 0.1, 3.0, args=(k,), epsabs=0, epsrel=1e-8)[0] for k in range(3))
     assert glm.log_evidence.value == pytest.approx(np.log(total), abs=1e-3)
     table = glm.summary().table
     assert table["mean"]["sigma"] == pytest.approx(mean / total, rel=2e-3)
