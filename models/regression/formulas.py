@@ -65,7 +65,9 @@ class FormulaDesign:
         from formulaic.errors import FormulaicError
 
         try:
-            return Formula(self._right).get_model_matrix(data, context=self._context, na_action="ignore")
+            return Formula(self._right).get_model_matrix(
+                _as_objects(data, self._used), context=self._context, na_action="ignore"
+            )
         except (FormulaicError, NameError, SyntaxError) as error:
             raise ValueError(self._unreadable(error)) from error
 
@@ -119,7 +121,9 @@ class FormulaDesign:
         with warnings.catch_warnings():
             warnings.simplefilter("error", DataMismatchWarning)
             try:
-                matrix = self._spec.get_model_matrix(data, context=self._context, na_action="ignore")
+                matrix = self._spec.get_model_matrix(
+                    _as_objects(data, self._used), context=self._context, na_action="ignore"
+                )
             except (FormulaicError, DataMismatchWarning, NameError) as error:
                 raise ValueError(f"The new data do not fit the formula {self.formula!r}: {error}") from error
         return self._numbers(matrix)
@@ -157,6 +161,14 @@ class FormulaDesign:
         _require([name], _frame(data))
         count_missing(data, [name])
         return data[name]
+
+
+def _as_objects(data: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Text as objects: formulaic before 1.2 does not know the string type of pandas 3."""
+    import pandas as pd
+
+    texts = [name for name in names if isinstance(data[name].dtype, pd.StringDtype)]
+    return data.astype(dict.fromkeys(texts, object)) if texts else data
 
 
 def _listed(levels: list) -> str:
