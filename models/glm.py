@@ -383,7 +383,8 @@ class GLM(RegressionAnswers):
         """The fitted model as a Pyro program, for ``probdl.inference.fit(glm.model, **glm.arguments)``.
 
         ``model(X, y=None, offset=None, trials=None, censored=None)`` has the sites "Intercept", "coefficients" and
-        that of the family, in the units of the columns X, (n, p) without an intercept.
+        that of the family, in the units of the columns X, (n, p) without an intercept. ``GLM.fit`` itself runs on
+        standardised columns, on which mean field loses less to correlation and no unit is too small or too large.
         """
         self._fitted()
         return program_of(self._setting)
