@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from probdl.errors import ConvergenceError
+from probdl.inference.propagation.extrapolation import AndersonMixing
+from probdl.inference.propagation.newton_start import sites_at_mode
 from probdl.inference.propagation.weight_space import Sites, WeightSpace
 from probdl.loops.iterate import Iteration, iterate
 from probdl.natural import GaussianFactor
@@ -28,10 +30,14 @@ class FixedPoint:
         self.base, self.groups, self.damping = base, groups, damping
         self.step = 1.0 if isinstance(damping, str) else 1.0 - damping
         self.gap = float("inf")
+        self.mixing = AndersonMixing()
         self.solution = self._start()
 
     def _start(self) -> WeightSpace:
-        """The solution at the sites' values; where they do not make a distribution, from sites that say nothing."""
+        """The solution at the sites' values, or at those of the mode where they say nothing yet and it is concave."""
+        if all(group.is_silent for group in self.groups) and (sites := sites_at_mode(self.base, self.groups)):
+            if self._take(sites):
+                return self.solution
         solution = WeightSpace.of(self.base, self.groups, [g.site for g in self.groups])
         if solution is None:
             for group in self.groups:
@@ -48,7 +54,9 @@ class FixedPoint:
         if history.converged and self.groups:
             for group in self.groups:
                 group.look_again()
-            history.converged = self._largest(self._matched(0.0)) <= 10 * tolerance
+            self.verified = self._largest(self._matched(0.0))
+            error = max(group.error for group in self.groups)
+            history.converged = self.verified <= 10 * max(tolerance, error)
         return history
 
     def _matched(self, accuracy: float) -> list[Tensor]:
@@ -63,9 +71,34 @@ class FixedPoint:
         if gap <= tolerance and self.gap > 1e-2:  # too loose an integral for a verdict
             gap = self._largest(self._matched(0.0))
         self._adapt(gap)
-        if gap > 0:
+        if gap > 0 and not self._leap():
             self.step = self._move(self.step, None)
         return {"gap": gap, "step": self.step}
+
+    def _leap(self) -> bool:
+        """Step from the best combination of the last iterates, near the fixed point; whether that was possible."""
+        if self.damping != "auto" or self.step < 1 or self.gap > 0.1:
+            self.mixing.forget()
+            return False
+        here = torch.cat([g.flat(g.site) for g in self.groups])
+        there = torch.cat([g.flat(g.target) for g in self.groups])
+        scale = torch.cat([g.scale(marginal) for g, marginal in zip(self.groups, self.solution.marginals)])
+        leap = self.mixing.propose(here, there, scale)
+        parts = leap.split([len(g.flat(g.site)) for g in self.groups])
+        if self._take([g.unflat(part) for g, part in zip(self.groups, parts)]):
+            return True
+        self.mixing.forget()
+        return False
+
+    def _take(self, sites: list[Any]) -> bool:
+        """Put the sites in place; False, and nothing done, where they or their cavities are not proper."""
+        solution = WeightSpace.of(self.base, self.groups, sites)
+        if solution is None:
+            return False
+        for group, site in zip(self.groups, sites):
+            group.site = site
+        self.solution = solution
+        return True
 
     def _adapt(self, gap: float) -> None:
         if self.damping == "auto":
@@ -97,11 +130,7 @@ class FixedPoint:
                 g.moved(step, None if rows is None else keep)
                 for g, keep in zip(self.groups, rows or [None] * len(self.groups))
             ]
-            solution = WeightSpace.of(self.base, self.groups, proposed)
-            if solution is not None:
-                for group, site in zip(self.groups, proposed):
-                    group.site = site
-                self.solution = solution
+            if self._take(proposed):
                 return step
             step = step / 2
         raise ConvergenceError(

@@ -47,6 +47,11 @@ class SiteFactors:
         """How many sites have a negative precision."""
         return int((self.site.precision < 0).sum())
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the sites say nothing yet."""
+        return not bool(self.site.shift.any()) and not bool(self.site.precision.any())
+
     def forget(self) -> None:
         """Return to sites that say nothing."""
         self.site = self.target = NormalFactor(torch.zeros_like(self.site.shift), torch.zeros_like(self.site.shift))
@@ -99,6 +104,18 @@ class SiteFactors:
         return NormalFactor(
             torch.where(rows, new.shift, self.site.shift), torch.where(rows, new.precision, self.site.precision)
         )
+
+    def flat(self, site: NormalFactor) -> Tensor:
+        """Sites as one vector."""
+        return torch.cat([site.shift, site.precision])
+
+    def unflat(self, x: Tensor) -> NormalFactor:
+        """Sites from one vector."""
+        return NormalFactor(*x.chunk(2))
+
+    def scale(self, marginal: NormalFactor) -> Tensor:
+        """What brings the entries of ``flat`` to the scale of their effect on the marginals."""
+        return torch.cat([marginal.precision.rsqrt(), marginal.precision.reciprocal()])
 
     def log_scale(self, marginal: NormalFactor) -> Tensor:
         """Σ log s, where s·site has the same integral under the cavity as the exact factor, in the sense of power α."""

@@ -33,6 +33,11 @@ class SitePairs:
         """How many sites have a precision that is not positive."""
         return int((torch.linalg.eigvalsh(self.site.precision)[:, 0] < 0).sum())
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the sites say nothing yet."""
+        return not bool(self.site.shift.any()) and not bool(self.site.precision.any())
+
     def forget(self) -> None:
         """Return to sites that say nothing."""
         zero = torch.zeros_like(self.a[..., 0])
@@ -89,6 +94,20 @@ class SitePairs:
             torch.where(rows[:, None], new.shift, self.site.shift),
             torch.where(rows[:, None, None], new.precision, self.site.precision),
         )
+
+    def flat(self, site: PlaneFactor) -> Tensor:
+        """Sites as one vector."""
+        return torch.cat([site.shift.reshape(-1), site.precision.reshape(-1)])
+
+    def unflat(self, x: Tensor) -> PlaneFactor:
+        """Sites from one vector."""
+        shift, precision = x.split([2 * len(self.a), 4 * len(self.a)])
+        return PlaneFactor(shift.reshape(-1, 2), precision.reshape(-1, 2, 2))
+
+    def scale(self, marginal: PlaneFactor) -> Tensor:
+        """What brings the entries of ``flat`` to the scale of their effect on the marginals."""
+        sd = marginal.covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+        return torch.cat([sd.reshape(-1), (sd[:, :, None] * sd[:, None, :]).reshape(-1)])
 
     def log_scale(self, marginal: PlaneFactor) -> Tensor:
         """Σ log s, where s·site has the same integral under the cavity as the exact factor, in the sense of power α."""

@@ -13,8 +13,9 @@ from probdl.errors import ConvergenceError
 from probdl.inference.programs.derivatives import at_least
 from probdl.inference.propagation.plane_factor import PlaneFactor
 
-_DROP = 30.0  # nats below the maximum at which the integrand may be cut off
+_DROP = 25.0  # nats below the maximum at which the integrand may be cut off
 _BUDGET = 2_000_000  # values held at a time
+_MOST_NODES = 4_000_000  # of all sites together
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class TiltedPlane:
 
     Args:
         log_likelihood: ℓ, maps u (k, n, 2) to (k, n).
-        points: nodes along each axis, one more than a multiple of four; doubled until the error is below ``tolerance``.
+        points: nodes along each axis, one more than a multiple of four; doubled until the error is below ``tolerance``,
+            as long as all sites together have at most four million nodes.
         tolerance: of log normaliser, means in sd units and log variances.
-        most_points: where doubling stops.
     """
 
     def __init__(
@@ -46,9 +47,8 @@ class TiltedPlane:
         log_likelihood: Callable[[Tensor], Tensor],
         points: int = 33,
         tolerance: float = 1e-8,
-        most_points: int = 257,
     ) -> None:
-        self.log_likelihood, self.tolerance, self.most_points = log_likelihood, tolerance, most_points
+        self.log_likelihood, self.tolerance = log_likelihood, tolerance
         self.points = self.fewest_points = points
         self._centre: Tensor | None = None
 
@@ -59,7 +59,7 @@ class TiltedPlane:
     def __call__(self, cavity: PlaneFactor, tolerance: float | None = None) -> PlaneMoments:
         """Return the tilted moments under these cavities."""
         tolerance = at_least(max(self.tolerance, tolerance or 0.0), cavity.shift.dtype, 1e4)
-        most = self.most_points if tolerance < 1e-3 else min(65, self.most_points)  # the first sweeps may be rough
+        most = 65 if tolerance > 1e-3 else self._most(len(cavity.shift))  # the first sweeps may be rough
         self.points = min(self.points, most)
         moments = self._on_all_mass(cavity)
         while moments.error > tolerance and self.points < most:
@@ -68,6 +68,13 @@ class TiltedPlane:
         if moments.coarse_error < 0.1 * tolerance and self.points > self.fewest_points:
             self.points = (self.points + 1) // 2
         return moments
+
+    def _most(self, sites: int) -> int:
+        """The largest number of nodes along an axis."""
+        most = 65
+        while sites * (2 * most) ** 2 < _MOST_NODES:
+            most = 2 * most - 1
+        return most
 
     def nodes(self, cavity: PlaneFactor) -> tuple[Tensor, Tensor]:
         """Return the nodes u (k, n, 2) and the tilted probabilities there (k, n)."""
@@ -107,11 +114,12 @@ class TiltedPlane:
         lost, open_ = seen < 1.5, edges[0] | edges[1] | edges[2] | edges[3]
         wide = (inside.any(1).sum(0) * 4 < self.points) | (inside.any(0).sum(0) * 4 < self.points)
         if not bool((lost | open_ | wide).any()):
+            self._stretch(inside, edges, torch.ones_like(lost))  # tighter for the next call
             return True
         self._zoom(logs, lost)
         settled = ~lost & (open_ | wide)
-        self._turn(moments, settled & (seen > 3) & self._is_askew(moments))
-        self._stretch(inside, edges, settled)
+        turned = self._turn(moments, settled & (seen > 3) & self._is_askew(moments))
+        self._stretch(inside, edges, settled & ~turned)
         return False
 
     def _zoom(self, logs: Tensor, lost: Tensor) -> None:
@@ -134,8 +142,8 @@ class TiltedPlane:
         eye = torch.eye(2, dtype=shape.dtype, device=shape.device)
         return (off.abs().amax((1, 2)) > 0.5) | ((shape - eye).abs().amax((1, 2)) > 0.5)
 
-    def _turn(self, moments: PlaneMoments, rows: Tensor) -> None:
-        """Take mean and root of the covariance of the mass seen as the new coordinates."""
+    def _turn(self, moments: PlaneMoments, rows: Tensor) -> Tensor:
+        """Take mean and root of the covariance of the mass seen as the new coordinates; return where that went."""
         assert self._centre is not None
         root, info = torch.linalg.cholesky_ex(moments.covariance)
         good = rows & (info == 0) & (root.diagonal(dim1=-2, dim2=-1) > 0).all(-1)
@@ -143,7 +151,7 @@ class TiltedPlane:
         self._root = torch.where(good[:, None, None], root, self._root)
         self._low = torch.where(good[:, None], -9.0, self._low)
         self._high = torch.where(good[:, None], 9.0, self._high)
-        self._turned = good
+        return good
 
     def _stretch(self, inside: Tensor, edges: list[Tensor], rows: Tensor) -> None:
         """Double the distance of an edge that has mass; draw in one that has none near."""
@@ -160,7 +168,7 @@ class TiltedPlane:
             high = torch.where(
                 edges[2 * axis + 1], self._high[:, axis] + 0.5 * width, self._low[:, axis] + (last + 2) * step
             )
-            move = rows & ~self._turned & (count > 0)
+            move = rows & (count > 0)
             self._low[:, axis] = torch.where(move, low, self._low[:, axis])
             self._high[:, axis] = torch.where(move, high, self._high[:, axis])
 

@@ -24,6 +24,10 @@ class Sites(Protocol):
     def negative(self) -> int:
         """How many sites have a precision that is not positive."""
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the sites say nothing yet."""
+
     def as_gaussian(self, site: Any = None) -> GaussianFactor:
         """The product of the sites as a factor of z."""
 
@@ -38,6 +42,15 @@ class Sites(Protocol):
 
     def moved(self, step: float, rows: Tensor | None = None) -> Any:
         """The sites after a damped step."""
+
+    def flat(self, site: Any) -> Tensor:
+        """Sites as one vector."""
+
+    def unflat(self, x: Tensor) -> Any:
+        """Sites from one vector."""
+
+    def scale(self, marginal: Any) -> Tensor:
+        """What brings the entries of ``flat`` to the scale of their effect on the marginals."""
 
     def log_scale(self, marginal: Any) -> Tensor:
         """The logarithm of what scales the sites so that their integrals are those of the exact factors."""
