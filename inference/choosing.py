@@ -11,7 +11,7 @@ from probdl.inference.expectation_propagation import ExpectationPropagation
 from probdl.inference.mean_field import MeanField
 from probdl.inference.posterior import Posterior
 from probdl.inference.programs.program import Program
-from probdl.inference.propagation.factors import NotApplicable
+from probdl.inference.propagation.factors import NotApplicable, latents_outside
 from probdl.inference.stochastic_vi import StochasticVI
 
 _MOST_DENSE = 2000  # latents of a dense Gaussian
@@ -19,6 +19,9 @@ _MOST_DENSE = 2000  # latents of a dense Gaussian
 
 class Auto:
     """Expectation propagation, coordinate ascent, or deterministic mean field: the first that fits and converges.
+
+    Where some latents are not Gaussian given the others, coordinate ascent on a conjugate model comes before
+    expectation propagation, which holds these on a grid.
 
     Plates that draw a part of their rows leave only stochastic VI.
     """
@@ -35,28 +38,44 @@ class Auto:
             plates = ", ".join(program.subsampled)
             return _saying(posterior, f"since the plate {plates} draws a part of its rows", [])
         reasons: list[str] = []
-        if (propagated := self._propagated(program, seed, progress, reasons)) is not None:
-            return _saying(
-                propagated, "since every factor is Gaussian or sees one affine projection of the latents", []
-            )
+        outside = self._outside(program, reasons)
+        if outside == () and (found := self._propagated(program, seed, progress, reasons)) is not None:
+            because = "since every factor is Gaussian or sees one or two affine projections of the latents"
+            return _saying(found, because, [])
         try:
             posterior = CoordinateAscent(conjugate_only=True).run(program, seed, progress)
             return _saying(posterior, "since every factor is conjugate", reasons)
         except (NotApplicable, ConvergenceError) as reason:
             reasons.append(str(reason))
+        if outside and (found := self._propagated(program, seed, progress, reasons)) is not None:
+            because = f"since every factor sees one or two affine projections of the latents given {', '.join(outside)}"
+            return _saying(found, because, [])
         return _saying(MeanField().run(program, seed, progress), "which takes any latents", reasons)
 
-    def _propagated(self, program: Program, seed: int, progress: bool | None, reasons: list[str]) -> Posterior | None:
+    def _outside(self, program: Program, reasons: list[str]) -> tuple[str, ...] | None:
+        """The latents that expectation propagation would hold outside; None where it does not apply."""
         if program.discrete:
             reasons.append("Expectation propagation needs continuous latents.")
         elif program.dim > _MOST_DENSE:
             reasons.append(f"Expectation propagation holds a dense Gaussian, too large for {program.dim} latents.")
         else:
             try:
-                return ExpectationPropagation().run(program, seed, progress)
-            except (NotApplicable, ConvergenceError) as reason:
+                outside = latents_outside(program)
+            except NotApplicable as reason:
                 reasons.append(str(reason))
+                return None
+            if outside:
+                names = ", ".join(map(repr, outside))
+                reasons.append(f"Expectation propagation (method='ep') would hold {names} on a grid outside.")
+            return outside
         return None
+
+    def _propagated(self, program: Program, seed: int, progress: bool | None, reasons: list[str]) -> Posterior | None:
+        try:
+            return ExpectationPropagation().run(program, seed, progress)
+        except (NotApplicable, ConvergenceError) as reason:
+            reasons.append(str(reason))
+            return None
 
 
 def _saying(posterior: Posterior, because: str, reasons: list[str]) -> Posterior:

@@ -61,9 +61,10 @@ def fit(
         args: its arguments, array-like or anything else that it takes.
         method: a value such as ``ExpectationPropagation()``, ``MeanField()`` or ``NUTS(draws=2000)``, or its short
             name: "cavi" (coordinate ascent), "ep", "fullrank", "laplace", "meanfield", "nuts" or "svi". "auto" takes
-            expectation propagation where every factor is Gaussian or sees one affine projection of jointly Gaussian
-            latents, else coordinate ascent where every factor is conjugate, else deterministic mean field, and
-            stochastic VI where a plate draws a part of its rows; ``message`` says which and why.
+            expectation propagation where every factor is Gaussian or sees one or two affine projections of jointly
+            Gaussian latents, else coordinate ascent where every factor is conjugate, else expectation propagation
+            given up to three entries of other latents, else deterministic mean field, and stochastic VI where a plate
+            draws a part of its rows; ``message`` says which and why.
         seed: of whatever the method draws; no global seed is changed.
         device: "auto" (the CPU), "cpu", "cuda" or a torch device.
         dtype: floating type of data and latents.

@@ -151,7 +151,8 @@ def find_mode(program: Program, tolerance: float = 1e-6, max_steps: int = 500, d
     precision = -density.hessian(z)
     _check_curvature(program, precision)
     off = _newton_decrement(precision, gradient)
-    if not off <= at_least(tolerance, program.dtype, 1e4):
+    rounding = 10 * (torch.finfo(program.dtype).eps * abs(float(value))) ** 0.5  # as far as values tell points apart
+    if not off <= max(at_least(tolerance, program.dtype, 1e4), rounding):
         raise ConvergenceError(
             f"Laplace: the optimiser stopped {off:.2g} posterior sd from the mode after {result.nit} steps "
             f"({result.message}). Rescale the covariates, raise max_steps, or use method='nuts'."

@@ -624,7 +624,7 @@ def test_auto_says_what_it_chose_and_why():
     y = np.random.default_rng(12).normal(size=(5, 6))
     conjugate = fit(models.hierarchical, y)
     assert conjugate.message.startswith("Chose coordinate ascent, since every factor is conjugate.")
-    assert "Before it: Expectation propagation needs Gaussian latents" in conjugate.message
+    assert "(method='ep') would hold 'between', 'within' on a grid outside" in conjugate.message
 
     def robust(y):
         mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
@@ -632,6 +632,15 @@ def test_auto_says_what_it_chose_and_why():
         with pyro.plate("rows", len(y)):
             pyro.sample("y", dist.StudentT(4.0, mu, s), obs=y)
 
-    other = fit(robust, y[:, 0])
+    held = fit(robust, y[:, 0])
+    assert held.message.startswith("Chose expectation propagation, since every factor sees one or two affine projections")
+    assert "given s" in held.message
+
+    def positive(y):
+        rate = pyro.sample("rate", dist.HalfCauchy(1.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Poisson(rate), obs=y)
+
+    other = fit(positive, torch.tensor([2.0, 0.0, 1.0]))
     assert other.message.startswith("Chose meanfield, which takes any latents.")
     assert "Coordinate ascent:" in other.message

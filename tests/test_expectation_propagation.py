@@ -27,12 +27,20 @@ def test_gaussian_likelihoods_give_the_exact_posterior_and_evidence(device):
     assert "exact" in posterior.message
 
 
-def test_clutter_problem_meets_the_grid_within_the_published_errors():
-    """Minka's problem, n=20: medians over seeds of |Δ log Z|, of the mean's error in sds, and of the sd ratio."""
-    rows = []
-    for seed in range(12):
+@pytest.mark.parametrize("seeds", [12, pytest.param(100, marks=pytest.mark.slow)])
+def test_clutter_problem_meets_the_grid_within_the_published_errors(seeds):
+    """Minka's problem, n=20: medians over seeds of |Δ log Z|, of the mean's error in sds, and of the sd ratio.
+
+    Published for seeds 0–99: .0018, .0020 and 1.000, with 3 data sets that do not converge.
+    """
+    rows, failures = [], 0
+    for seed in range(seeds):
         x = clutter_data(seed)
-        posterior = fit(clutter, x, method="ep")
+        try:
+            posterior = fit(clutter, x, method="ep")
+        except probdl.ConvergenceError:
+            failures += 1
+            continue
         log_z, mean, sd = clutter_exact(x)
         rows.append(
             [
@@ -42,9 +50,11 @@ def test_clutter_problem_meets_the_grid_within_the_published_errors():
             ]
         )
     log_z_gap, mean_gap, sd_ratio = np.median(rows, axis=0)
-    assert log_z_gap < 0.005
-    assert mean_gap < 0.01
-    assert abs(sd_ratio - 1) < 0.01
+    few = seeds < 100
+    assert log_z_gap < (0.005 if few else 0.0025)
+    assert mean_gap < (0.01 if few else 0.003)
+    assert abs(sd_ratio - 1) < (0.01 if few else 0.003)
+    assert failures <= 3
 
 
 def test_negative_site_precisions_are_kept():
@@ -158,7 +168,9 @@ def test_breast_cancer_regression_meets_published_figures():
     assert posterior.mean("w").shape == (30,)
 
 
-@pytest.mark.parametrize(("variance", "length", "log_z"), [(1.0, 1.0, -84.533), (10.0, 2.0, -32.270)])
+@pytest.mark.parametrize(
+    ("variance", "length", "log_z"), [(1.0, 1.0, -84.533), (10.0, 2.0, -32.270), (100.0, 3.0, -26.200)]
+)
 def test_gaussian_process_classification_of_digits_meets_gpy(variance, length, log_z):
     """Log evidence of 3 against 5 under an RBF kernel and a probit link; GPy 1.15 agrees to 5e-4."""
     X, y = load_digits(return_X_y=True)
@@ -235,17 +247,6 @@ def test_latents_that_are_not_gaussian_are_refused_by_name():
         fit(positive, torch.ones(3), method="ep")
     with pytest.raises(ValueError, match="prior of 'location' is not Gaussian"):
         fit(cauchy, torch.ones(3), method="ep")
-
-
-def test_two_projections_are_refused_by_name():
-    def model(X, y):
-        w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
-        v = pyro.sample("v", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
-        with pyro.plate("rows", len(X)):
-            pyro.sample("y", dist.Normal(X @ w, torch.exp(X @ v)), obs=y)
-
-    with pytest.raises(ValueError, match="site 'y' to see the latents w, v through one affine projection"):
-        fit(model, torch.randn(5, 2), torch.randn(5), method="ep")
 
 
 def test_an_improper_posterior_raises():

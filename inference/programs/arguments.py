@@ -93,7 +93,8 @@ def _as_tensor(x: Any, name: str, dtype: torch.dtype, device: torch.device) -> A
     if not isinstance(x, (Tensor, np.ndarray, np.generic)) and not hasattr(x, "to_numpy"):
         return x
     if isinstance(x, (Tensor, np.ndarray, np.generic)) and x.ndim == 0:
-        return torch.as_tensor(x, device=device)
+        scalar = torch.as_tensor(x, device=device)
+        return scalar.to(dtype) if scalar.is_floating_point() else scalar
     checked = access.tensor(x, name, dtype=dtype)
     return checked.to(device, _own_type(x) or dtype)
 

@@ -2,7 +2,8 @@ r"""The log evidence of expectation propagation as a function of the latents out
 
 At a fixed point the evidence does not change to first order with the sites, so that
 
-.. math:: \partial_\phi \log Z = E_q[\partial_\phi \log p_0(z; \phi)] + \sum_i E_{\hat p_i}[\partial_\phi \ell_i(z; \phi)]
+.. math::
+    \partial_\phi \log Z = E_q[\partial_\phi \log p_0(z; \phi)] + \sum_i E_{\hat p_i}[\partial_\phi \ell_i(z; \phi)]
 
 with the Gaussian part p₀ and the tilted distributions. Source: Seeger (2005), *Expectation propagation for exponential
 families*.

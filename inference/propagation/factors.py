@@ -7,6 +7,7 @@ factors are those of a model of the rest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, fx
@@ -112,7 +113,7 @@ class Factors:
 
     def _is_quadratic(self, f: Callable[[Tensor, Tensor], Tensor]) -> bool:
         held = [self.start, self.start + 0.37] if self.outside else [self.start]
-        return all(is_quadratic(lambda z: f(z, phi), len(self._origin), self._origin) for phi in held)
+        return all(is_quadratic(partial(_at, f, phi), len(self._origin), self._origin) for phi in held)
 
     def _record_factor(self, name: str) -> fx.GraphModule:
         try:
@@ -192,9 +193,15 @@ def _is_quadratic_in(program: Program, f: Callable[[Tensor], Tensor], names: lis
     """Whether a density of the flat vector is quadratic in some of its sites, wherever the others are."""
     places = torch.cat([torch.arange(program.dim)[program.latents[k].place] for k in names]).to(program.device)
     held = [program.start] if len(places) == program.dim else [program.start, program.start + 0.37]
-    return all(
-        is_quadratic(lambda z: f(at.index_copy(0, places, z)), len(places), program.start[places]) for at in held
-    )
+    return all(is_quadratic(partial(_with_entries, f, at, places), len(places), program.start[places]) for at in held)
+
+
+def _at(f: Callable[[Tensor, Tensor], Tensor], phi: Tensor, z: Tensor) -> Tensor:
+    return f(z, phi)
+
+
+def _with_entries(f: Callable[[Tensor], Tensor], at: Tensor, places: Tensor, z: Tensor) -> Tensor:
+    return f(at.index_copy(0, places, z))
 
 
 def _summed(graph: fx.GraphModule) -> fx.GraphModule:

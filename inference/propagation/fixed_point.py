@@ -35,9 +35,10 @@ class FixedPoint:
 
     def _start(self) -> WeightSpace:
         """The solution at the sites' values, or at those of the mode where they say nothing yet and it is concave."""
-        if all(group.is_silent for group in self.groups) and (sites := sites_at_mode(self.base, self.groups)):
-            if self._take(sites):
-                return self.solution
+        silent = all(group.is_silent for group in self.groups)
+        sites = sites_at_mode(self.base, self.groups) if silent else None
+        if sites is not None and self._take(sites):
+            return self.solution
         solution = WeightSpace.of(self.base, self.groups, [g.site for g in self.groups])
         if solution is None:
             for group in self.groups:

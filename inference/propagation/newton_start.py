@@ -1,6 +1,6 @@
 """Where to begin: sites from the curvature of log-concave likelihoods at the posterior mode.
 
-From sites that say nothing the first parallel step moves many sites by many sds at once; from here a few steps are left.
+From sites that say nothing the first parallel step moves many sites by many sds at once; from here few steps are left.
 """
 
 from __future__ import annotations

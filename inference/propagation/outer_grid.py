@@ -1,4 +1,4 @@
-"""Expectation propagation with a few latents outside: a solution at each node of a lattice, weighted by the evidence."""
+"""Expectation propagation with a few latents outside: a solution at each node of a lattice, weighted by evidence."""
 
 from __future__ import annotations
 
