@@ -33,8 +33,8 @@ class ExponentialFamily:
         event: how many dimensions a draw has.
         closed: parameters from E[u] (k,), where there is a formula; None solves for η.
         guess: η to start from, given E[u]; None where there is a formula.
-        spread: a number of E[u] that is zero where the distribution would have no spread, else positive; None where a
-            point mass is a member.
+        spread: a number of E[u] that is zero where no member has these E[u] and finite natural parameters, as for
+            constant draws, else positive.
         log_base: log h(z) of draws, (n,).
     """
 
@@ -280,7 +280,7 @@ _FAMILIES = (
     ),
     ExponentialFamily(
         td.Exponential, lambda z: z[:, None], lambda q: -q.rate[None], lambda e: -torch.log(-e[0]),
-        lambda e: {"rate": -e[0]}, closed=lambda m: {"rate": 1 / m[0]},
+        lambda e: {"rate": -e[0]}, closed=lambda m: {"rate": 1 / m[0]}, spread=lambda m: m[0],
     ),
     ExponentialFamily(
         td.Beta, lambda z: columns(z.log(), torch.log1p(-z)),
@@ -294,20 +294,22 @@ _FAMILIES = (
     ExponentialFamily(
         td.Bernoulli, lambda z: z[:, None], lambda q: q.logits[None], lambda e: torch.nn.functional.softplus(e[0]),
         lambda e: {"probs": torch.sigmoid(e[0])}, closed=lambda m: {"probs": m[0]},
+        spread=lambda m: m[0] * (1 - m[0]),
     ),
     ExponentialFamily(
         td.Categorical, lambda z: _one_hot(z, int(z.max()) + 1), lambda q: q.logits[:-1] - q.logits[-1],
         lambda e: torch.logsumexp(torch.cat([e, e.new_zeros(1)]), 0), _categorical_parameters,
-        closed=_categorical_closed,
+        closed=_categorical_closed, spread=lambda m: _categorical_closed(m)["probs"].min(),
     ),
     ExponentialFamily(
         td.Poisson, lambda z: z[:, None], lambda q: q.rate.log()[None], lambda e: e[0].exp(),
-        lambda e: {"rate": e[0].exp()}, closed=lambda m: {"rate": m[0]}, log_base=lambda z: -torch.lgamma(z + 1),
+        lambda e: {"rate": e[0].exp()}, closed=lambda m: {"rate": m[0]}, spread=lambda m: m[0],
+        log_base=lambda z: -torch.lgamma(z + 1),
     ),
     ExponentialFamily(
         td.Geometric, lambda z: z[:, None], lambda q: torch.log1p(-q.probs)[None],
         lambda e: -torch.log(-torch.expm1(e[0])), lambda e: {"probs": -torch.expm1(e[0])},
-        closed=lambda m: {"probs": 1 / (1 + m[0])},
+        closed=lambda m: {"probs": 1 / (1 + m[0])}, spread=lambda m: m[0],
     ),
     ExponentialFamily(
         td.Wishart, lambda z: torch.cat([torch.linalg.slogdet(z)[1][:, None], vech(z)], 1), _wishart_natural,

@@ -1,0 +1,121 @@
+"""Expected statistics by quadrature on the line, for a distribution and for an unnormalised log-density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, biject_to, constraints
+
+from probdl.access import LogDensity
+from probdl.divergences.distributions import log_density
+from probdl.divergences.quadrature import edges_of, integrate
+from probdl.natural.exponential import ExponentialFamily
+from probdl.natural.supports import is_lattice, support_of_family
+
+Function = Callable[[Tensor], Tensor]
+REACH, LOG_REACH = 1e20, 300.0  # of the search on the line, and for a variable that is exponentiated
+ZOOMS, POINTS = 25, 65
+
+
+def over_distribution(family: ExponentialFamily, p: Distribution) -> tuple[Tensor, Tensor]:
+    """Return E_p[u] of a continuous distribution on the line, and a bound on its error."""
+    return _ratio(family, lambda z: log_density(p, z[:, None]), lambda z: z, edges_of(p))
+
+
+def over_density(family: ExponentialFamily, p: LogDensity) -> tuple[Tensor, Tensor]:
+    """Return E_p[u] under a density on the support of the family, and a bound on its error.
+
+    The support is mapped to the line, and pieces are laid around the highest mode that a scan of it finds.
+
+    Raises:
+        ValueError: for a discrete family, or a density in more dimensions.
+    """
+    if p.dim != 1 or family.event or is_lattice(family):
+        raise ValueError(
+            f"A LogDensity is matched in one dimension, to a continuous family; got dim {p.dim} and {family.name}. "
+            "Pass draws, such as those of a fitted posterior, or a torch Distribution."
+        )
+    if family.name == "VonMises":
+        return _ratio(family, lambda z: _checked(p, z), lambda z: z, torch.linspace(-math.pi, math.pi, 65).double())
+    support = support_of_family(family)
+    to_support, reach = biject_to(support), REACH if support is constraints.real else LOG_REACH
+
+    def log_p(t: Tensor) -> Tensor:
+        z = to_support(t)
+        # Rounding may carry z to the border.
+        inside = (t.abs() <= reach) & support.check(z) & torch.isfinite(family.statistics(z)).all(1)
+        value = _checked(p, torch.where(inside, z, to_support(torch.zeros_like(t))))
+        return torch.where(inside, value + to_support.log_abs_det_jacobian(t, z), -torch.inf)
+
+    mode, top = _mode(log_p, reach)
+    return _ratio(family, lambda t: log_p(t) - top, to_support, _pieces(log_p, mode, top, reach))
+
+
+def _checked(p: LogDensity, z: Tensor) -> Tensor:
+    value = p(z[:, None]).detach().double()
+    if bool((torch.isnan(value) | (value == torch.inf)).any()):
+        at = z[int((torch.isnan(value) | (value == torch.inf)).nonzero()[0])]
+        raise ValueError(f"The log-density of p must be finite or minus infinity; it is {float(p(at[None, None])):g}"
+                         f" at {float(at):g}.")  # fmt: skip
+    return value
+
+
+def _mode(log_p: Function, reach: float) -> tuple[float, float]:
+    """Scan the line, more finely near zero, and zoom in on the highest point."""
+    steps = torch.logspace(-6, math.log10(reach), 600, dtype=torch.float64)
+    t = (
+        torch.cat([-steps.flip(0), torch.zeros(1).double(), steps, torch.linspace(-50, 50, 2001).double()])
+        .sort()
+        .values
+    )
+    t = t[t.abs() <= reach]
+    for _ in range(ZOOMS):
+        value = log_p(t)
+        best = int(value.argmax())
+        low, high = t[max(best - 1, 0)], t[min(best + 1, len(t) - 1)]
+        mode, top = float(t[best]), float(value[best])
+        t = torch.cat([torch.linspace(0, 1, POINTS).double() * (high - low) + low, t[best][None]]).sort().values
+    if top == -math.inf:
+        raise ValueError("The log-density of p is minus infinity wherever it was looked at: p has no mass to match.")
+    return mode, top
+
+
+def _pieces(log_p: Function, mode: float, top: float, reach: float) -> Tensor:
+    """Edges at the mode ± width·4^k, the width being where the density falls to 60% of its height, and an even net."""
+    widths = 2.0 ** torch.arange(-60, 70, dtype=torch.float64)
+    falls = torch.minimum(top - log_p(mode + widths), top - log_p(mode - widths))
+    fallen = (falls > 0.5).nonzero().flatten()
+    width = widths[int(fallen[0])] if len(fallen) else torch.tensor(1.0).double()
+    steps = width * 4.0 ** torch.arange(-2, 101, dtype=torch.float64)
+    net = mode + 8 * width * torch.linspace(-1, 1, 33).double()
+    edges = torch.cat([mode - steps, torch.tensor([mode]).double(), mode + steps, net])
+    return edges.clamp(-reach, reach).unique()
+
+
+def _ratio(family: ExponentialFamily, log_p: Function, to_support: Function, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """Integrate p and p·u, and divide."""
+
+    def columns(t: Tensor) -> Tensor:
+        p, z = log_p(t).exp(), to_support(t)
+        # 0·∞ = 0: where p vanishes, u does not matter.
+        u = torch.where(p[:, None] > 0, family.statistics(z), 0.0)
+        return torch.cat([p[:, None], p[:, None] * u], 1)
+
+    result = integrate(columns, edges)
+    total, sums = result.pieces[:, 0].sum(), result.pieces[:, 1:].sum(0)
+    mean, size = sums / total, result.pieces[:, 1:].abs().sum(0) / total
+    outermost = result.pieces[[0, -1]].abs().amax(0) / torch.cat([total[None], (size + 1e-3) * total])
+    if not bool(torch.isfinite(mean).all()) or bool((outermost > 1e-6).any() and _unbounded(to_support, edges)):
+        raise ValueError(
+            f"The moments E[u] of p for {family.name} diverge: its tails hold a part of them that has no end. Choose a "
+            "family whose moments p has."
+        )
+    return mean, (result.bound[1:] + result.bound[0] * mean.abs()) / total
+
+
+def _unbounded(to_support: Function, edges: Tensor) -> bool:
+    """Whether the outermost pieces stand for an unbounded tail: not on the circle, nor at the ends of a density."""
+    return float(edges.abs().max()) >= LOG_REACH
