@@ -1,4 +1,4 @@
-"""Expectation propagation beyond one projection of Gaussian latents: power, schedules, planes, grids, hyperparameters."""
+"""Expectation propagation beyond one projection: power, schedules, planes, grids, hyperparameters."""
 
 import numpy as np
 import pyro
@@ -13,7 +13,10 @@ from probdl.inference import ExpectationPropagation, Posterior, fit
 from probdl.inference.programs.program import Program
 from probdl.inference.propagation.evidence import Evidence
 from probdl.inference.propagation.factors import Factors
+from probdl.inference.propagation.recognised import recognised
 from probdl.inference.propagation.solving import Attempt
+from probdl.inference.propagation.tilted import TiltedQuadrature
+from probdl.natural import NormalFactor
 
 
 def test_power_towards_zero_meets_gaussian_variational_inference():
@@ -289,9 +292,8 @@ def test_a_site_is_set_to_its_maximum_with_its_prior():
     assert posterior.predict(draws=50)["y"].shape == (50, 72)
     assert posterior.check().khat < 0.7
     tau = float(posterior.message.split("tau = ")[1].split(" ")[0])
-    given = [
-        fit_given(group, y, t).log_evidence.value + stats.halfnorm.logpdf(t) for t in (0.97 * tau, tau, 1.03 * tau)
-    ]
+    near = (0.97 * tau, tau, 1.03 * tau)
+    given = [fit_given(group, y, t).log_evidence.value + stats.halfnorm.logpdf(t) for t in near]
     assert given[1] == max(given)
 
 
@@ -313,6 +315,31 @@ def test_unknown_names_to_optimise_are_refused():
         fit(random_intercepts, group, y, method=ExpectationPropagation(optimise=["tau", "effect"]))
 
 
+def test_closed_forms_are_recognised_by_value_and_only_where_they_hold():
+    like = torch.zeros(3, dtype=torch.float64)
+    shift = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    cavity = NormalFactor(torch.full_like(like, 0.3), torch.full_like(like, 0.5))
+    known = {
+        "probit": lambda u: torch.special.log_ndtr(1.5 * u + shift),
+        "probit as odds": lambda u: (
+            -torch.nn.functional.softplus(torch.special.log_ndtr(u + shift) - torch.special.log_ndtr(-u - shift))
+        ),
+        "laplace": lambda u: dist.Laplace(u, 2.0).log_prob(shift),
+    }
+    for log_likelihood in known.values():
+        closed = recognised(log_likelihood, like)(cavity)
+        grid = TiltedQuadrature(log_likelihood)(cavity)
+        for name in ("log_normaliser", "mean", "variance"):
+            assert torch.allclose(getattr(closed, name), getattr(grid, name), rtol=1e-6, atol=1e-6)
+    for other in (
+        lambda u: -torch.nn.functional.softplus(u + shift),
+        lambda u: dist.Normal(u, 1.0).log_prob(shift),
+        lambda u: dist.StudentT(4.0, u, 1.0).log_prob(shift),
+        lambda u: dist.Laplace(u, 2.0).log_prob(shift) - 1e-3 * u**2,
+    ):
+        assert recognised(other, like) is None
+
+
 MORE_SITES = {
     "ordered": (
         lambda e: dist.OrderedLogistic(e, torch.tensor([-1.0, 0.5])),
@@ -330,7 +357,11 @@ MORE_SITES = {
         0.3,
         lambda e: stats.beta.logpdf(0.3, 5 / (1 + np.exp(-e)), 5 / (1 + np.exp(e))),
     ),
-    "lognormal": (lambda e: dist.LogNormal(torch.sin(e), 1.0), 2.0, lambda e: stats.lognorm.logpdf(2, 1, 0, np.exp(np.sin(e)))),
+    "lognormal": (
+        lambda e: dist.LogNormal(torch.sin(e), 1.0),
+        2.0,
+        lambda e: stats.lognorm.logpdf(2, 1, 0, np.exp(np.sin(e))),
+    ),
     "mixture": (
         lambda e: dist.MixtureSameFamily(
             dist.Categorical(torch.tensor([0.3, 0.7])), dist.Normal(torch.stack([e, -e], -1), 1.0)

@@ -129,7 +129,7 @@ class FixedPoint:
         for _ in range(30):
             proposed: list[Any] = [
                 g.moved(step, None if rows is None else keep)
-                for g, keep in zip(self.groups, rows or [None] * len(self.groups))
+                for g, keep in zip(self.groups, rows or [Tensor()] * len(self.groups))
             ]
             if self._take(proposed):
                 return step

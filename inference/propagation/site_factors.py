@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from probdl.inference.propagation.projections import ProjectedFactor, Projection
+from probdl.inference.propagation.recognised import ClosedForm, recognised
 from probdl.inference.propagation.tilted import TiltedMoments, TiltedQuadrature
 from probdl.natural import GaussianFactor, NormalFactor
 
@@ -32,7 +33,9 @@ class SiteFactors:
         self.a = projection.directions[seen]
         self.power = power
         self.log_likelihood = _on(projection, seen)
-        self.tilted = TiltedQuadrature(_raised(self.log_likelihood, power))
+        quadrature = TiltedQuadrature(_raised(self.log_likelihood, power))
+        closed = recognised(self.log_likelihood, self.a[:, 0]) if power == 1 else None
+        self.tilted = quadrature if closed is None else ClosedForm(closed, quadrature)
         self.constant = projection.log_likelihood(projection.offsets[None])[0, ~seen].sum()
         zero = torch.zeros_like(projection.offsets[seen])
         self.site = NormalFactor(zero, zero)

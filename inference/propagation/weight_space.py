@@ -15,6 +15,7 @@ class Sites(Protocol):
     """The sites of one observed factor, each seeing z through one or two projections."""
 
     site: Any
+    target: Any
     error: float
     width: int
 
