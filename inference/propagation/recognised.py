@@ -60,7 +60,7 @@ def _probit(log_likelihood: LogLikelihood, like: Tensor) -> Moments | None:
     if not bool((middle.sum(0) >= 3).all()):
         return None
     z = torch.special.ndtri(logs.exp().clamp(1e-15, 1 - 1e-15))
-    weights = middle / middle.sum(0)
+    weights = middle.to(like.dtype) / middle.sum(0)
     u_mean, z_mean = (weights * u).sum(0), (weights * torch.where(middle, z, 0.0)).sum(0)
     gap = u - u_mean
     slope = (weights * gap * torch.where(middle, z, 0.0)).sum(0) / (weights * gap**2).sum(0)
