@@ -97,7 +97,8 @@ class ExpectationPropagation:
         else:
             factors = Factors(program)
             start = None if optimum is None else optimum.solution
-            posterior = _gaussian(program, factors, solve(factors, factors.start, attempt, start, progress))
+            solution = solve(factors, factors.start, attempt, start, progress, verify=True)
+            posterior = _gaussian(program, factors, solution)
         if optimum is not None:
             posterior = replace(
                 posterior,

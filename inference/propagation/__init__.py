@@ -7,6 +7,6 @@
   where they hold.
 - ``weight_space``: the Gaussian that base and sites make. ``fixed_point``: the iteration, from ``newton_start``, with
   ``extrapolation``. ``solving``: the attempts and their order. ``report``: what is said of the result.
-- ``evidence``: its value and gradient. ``hyperparameters``: at its maximum. ``outer_grid``, ``lattice``: weighted by it.
+- ``evidence``: its value and gradient. ``hyperparameters``: at its maximum. ``outer_grid``, ``lattice``: its weights.
 - ``function_space`` (with ``conditioned``): the same for Gaussian processes, without the inverse of the kernel.
 """

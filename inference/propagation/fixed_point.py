@@ -48,11 +48,13 @@ class FixedPoint:
             raise ConvergenceError("Expectation propagation: the prior is not a proper Gaussian.")
         return solution
 
-    def run(self, schedule: str, tolerance: float, max_sweeps: int, progress: bool | None) -> Iteration:
-        """Sweep until all moments match, and match them once more from a fresh look at the tilted distributions."""
+    def run(
+        self, schedule: str, tolerance: float, max_sweeps: int, progress: bool | None, verify: bool = True
+    ) -> Iteration:
+        """Sweep until all moments match; to verify, once more from a fresh look at the tilted distributions."""
         sweep = self.parallel if schedule == "parallel" else self.sequential
         history = iterate(lambda: sweep(tolerance), tolerance=tolerance, max_steps=max_sweeps, progress=progress)
-        if history.converged and self.groups:
+        if verify and history.converged and self.groups:
             for group in self.groups:
                 group.look_again()
             self.verified = self._largest(self._matched(0.0))

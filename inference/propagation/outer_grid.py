@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ MOST_OUTSIDE = 3  # entries of latents that a lattice can hold
 _SPACING = {1: 0.5, 2: 0.75, 3: 1.0}  # in sds at the mode
 _MOST_HELD = 60_000_000  # numbers in the covariances of all nodes
 _FAR = 1e10
+_ENOUGH = 1e-5  # sds: the evidence errs by the square of the distance to the fixed point
 
 
 def explore(program: Program, outside: tuple[str, ...], attempt: Attempt, progress: bool | None = None) -> Posterior:
@@ -37,6 +39,7 @@ def explore(program: Program, outside: tuple[str, ...], attempt: Attempt, progre
     """
     _check_size(program, outside)
     factors = Factors(program, outside)
+    attempt = replace(attempt, tolerance=max(attempt.tolerance, _ENOUGH))
     evidence = Evidence(factors, attempt)
     mode = _mode(evidence, factors.start)
     root = _root(evidence, mode)

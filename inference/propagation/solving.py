@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,17 +69,18 @@ class Solution:
         """Return their covariance, (d, d)."""
         return self.state.solution.covariance()
 
-    def sites(self) -> list[Any]:
-        """Return the sites, to start another solution from."""
-        return [group.site for group in self.state.groups]
-
     def log_evidence(self) -> float:
         """Return the log evidence, in nats."""
         return float(self.state.log_evidence())
 
 
 def solve(
-    factors: Factors, phi: Tensor, attempt: Attempt, start: Solution | None = None, progress: bool | None = None
+    factors: Factors,
+    phi: Tensor,
+    attempt: Attempt,
+    start: Solution | None = None,
+    progress: bool | None = None,
+    verify: bool = False,
 ) -> Solution:
     """Return a fixed point given φ, by the first attempt that reaches one.
 
@@ -88,8 +88,9 @@ def solve(
         factors: of the program.
         phi: values of the latents outside.
         attempt: the first; others follow where its schedule is "auto".
-        start: a solution nearby, whose sites and kind of attempt come first.
+        start: a solution nearby, whose sites and kind of attempt come first, and whose quadrature is trusted.
         progress: show a bar.
+        verify: match all moments once more from a fresh look at the tilted distributions, as without a start.
 
     Raises:
         ConvergenceError: if no attempt reaches a fixed point.
@@ -99,7 +100,7 @@ def solve(
     with torch.no_grad():
         for each in attempt.fallbacks() if start is None else [start.attempt, *attempt.fallbacks()]:
             try:
-                state, history = _attempt(base, seen, each, None if failed else start, progress)
+                state, history = _attempt(base, seen, each, None if failed else start, progress, verify)
                 return Solution(state, history, each, tuple(failed))
             except ConvergenceError as error:
                 failed.append(str(error))
@@ -107,15 +108,22 @@ def solve(
 
 
 def _attempt(
-    base: GaussianFactor, seen: dict[str, Seen], attempt: Attempt, start: Solution | None, progress: bool | None
+    base: GaussianFactor,
+    seen: dict[str, Seen],
+    attempt: Attempt,
+    start: Solution | None,
+    progress: bool | None,
+    verify: bool,
 ) -> tuple[FixedPoint, Iteration]:
     groups = [_sites(x, attempt.power) for x in seen.values()]
     if start is not None:
-        for group, site in zip(groups, start.sites()):
-            group.site = site
+        for group, before in zip(groups, start.state.groups):
+            group.site = before.site
+            if type(group.tilted) is type(before.tilted):
+                group.tilted.adopt(before.tilted)
     state = FixedPoint(base, groups, attempt.damping)
     tolerance = at_least(attempt.tolerance, base.shift.dtype)
-    history = state.run(attempt.schedule, tolerance, attempt.max_sweeps, progress)
+    history = state.run(attempt.schedule, tolerance, attempt.max_sweeps, progress, verify or start is None)
     if not history.converged:
         raise ConvergenceError(_not_converged(attempt, history.last, tolerance))
     return state, history

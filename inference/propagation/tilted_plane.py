@@ -56,6 +56,12 @@ class TiltedPlane:
         """Look for the mass anew at the next call."""
         self._centre = None
 
+    def adopt(self, other: TiltedPlane) -> None:
+        """Look where another one, of a problem nearby, found the mass."""
+        if other._centre is not None:
+            self._centre, self._root, self.points = other._centre, other._root, other.points
+            self._low, self._high = other._low.clone(), other._high.clone()
+
     def __call__(self, cavity: PlaneFactor, tolerance: float | None = None) -> PlaneMoments:
         """Return the tilted moments under these cavities."""
         tolerance = at_least(max(self.tolerance, tolerance or 0.0), cavity.shift.dtype, 1e4)

@@ -16,6 +16,7 @@ class Sites(Protocol):
 
     site: Any
     target: Any
+    tilted: Any
     error: float
     width: int
 
