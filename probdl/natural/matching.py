@@ -10,7 +10,8 @@ from torch.distributions import Distribution
 
 from probdl.access import hold
 from probdl.natural.expectations import expected_statistics
-from probdl.natural.exponential import ExponentialFamily, family_named
+from probdl.natural.exponential import ExponentialFamily
+from probdl.natural.naming import family_named
 
 SPREAD = 1e-12  # relative to E[z²]; below it, rounding is a part of the spread that shows
 
