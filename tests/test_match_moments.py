@@ -1,6 +1,7 @@
 """Moment matching: the identity of exponential families, the minimum of KL(p‖q), and members that come back."""
 
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,8 @@ CONTINUOUS = ("Normal", "LogNormal", "Gamma", "InverseGamma", "Exponential", "Be
 
 
 def sample(q, n, seed=0):
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Singular sample")  # torch's Wishart draws those again
         torch.manual_seed(seed)
         return q.sample((n,)).double()
 
@@ -146,6 +148,12 @@ def test_the_mass_of_a_log_density_is_found_far_away_narrow_or_wide(loc, scale):
     assert float(q.scale) == pytest.approx(scale, rel=1e-5)
 
 
+def test_both_of_two_narrow_modes_far_apart_are_found():
+    apart = td.MixtureSameFamily(td.Categorical(t(0.25, 0.75)), td.Normal(t(-1000.0, 3000.0), t(0.1, 0.02)))
+    q = match_moments("normal", LogDensity(lambda z: apart.log_prob(z[:, 0]), dim=1)).distribution
+    assert (float(q.loc), float(q.variance)) == pytest.approx((2000.0, 0.1875 * 4000**2), rel=1e-6)
+
+
 def test_von_mises_of_a_wrapped_normal_has_its_mean_resultant():
     q = match_moments(td.VonMises, td.Normal(t(0.4)[0], t(0.8)[0])).distribution
     k = float(q.concentration)
@@ -211,6 +219,7 @@ def test_a_discrete_distribution_with_few_values_is_summed():
         ("normal", td.Cauchy(0.0, 1.0), "no finite moments"),
         ("normal", td.StudentT(1.5), "no finite moments"),
         ("normal", td.Normal(torch.zeros(3), 1.0), "one distribution"),
+        ("normal", td.Normal(torch.zeros(1), 1.0), "one distribution"),
         ("normal", LogDensity(lambda z: -torch.log1p(z[:, 0] ** 2), dim=1), "diverge"),
         ("normal", LogDensity(lambda z: z[:, 0] * 0, dim=1), "diverge"),
         ("normal", LogDensity(lambda z: z[:, 0] * float("nan"), dim=1), "must be finite or minus infinity"),

@@ -18,6 +18,7 @@ from probdl.natural.supports import is_lattice, support_of_family
 Function = Callable[[Tensor], Tensor]
 REACH, LOG_REACH = 1e20, 300.0  # of the search on the line, and for a variable that is exponentiated
 ZOOMS, POINTS = 25, 65
+MODES, FAINT = 20, 60.0  # the modes that are followed, and how far below the highest, in nats, one is left out
 
 
 def over_distribution(family: ExponentialFamily, p: Distribution) -> tuple[Tensor, Tensor]:
@@ -28,7 +29,7 @@ def over_distribution(family: ExponentialFamily, p: Distribution) -> tuple[Tenso
 def over_density(family: ExponentialFamily, p: LogDensity) -> tuple[Tensor, Tensor]:
     """Return E_p[u] under a density on the support of the family, and a bound on its error.
 
-    The support is mapped to the line, and pieces are laid around the highest mode that a scan of it finds.
+    The support is mapped to the line, and pieces are laid around the modes that a scan of it finds.
 
     Raises:
         ValueError: for a discrete family, or a density in more dimensions.
@@ -50,8 +51,8 @@ def over_density(family: ExponentialFamily, p: LogDensity) -> tuple[Tensor, Tens
         value = _checked(p, torch.where(inside, z, to_support(torch.zeros_like(t))))
         return torch.where(inside, value + to_support.log_abs_det_jacobian(t, z), -torch.inf)
 
-    mode, top = _mode(log_p, reach)
-    return _ratio(family, lambda t: log_p(t) - top, to_support, _pieces(log_p, mode, top, reach))
+    modes = _modes(log_p, reach)
+    return _ratio(family, lambda t: log_p(t) - modes[0][1], to_support, _pieces(log_p, modes, reach))
 
 
 def _checked(p: LogDensity, z: Tensor) -> Tensor:
@@ -63,27 +64,40 @@ def _checked(p: LogDensity, z: Tensor) -> Tensor:
     return value
 
 
-def _mode(log_p: Function, reach: float) -> tuple[float, float]:
-    """Scan the line, more finely near zero, and zoom in on the highest point."""
+def _modes(log_p: Function, reach: float) -> list[tuple[float, float]]:
+    """Scan the line, more finely near zero, and return the local maxima and their heights, the highest first."""
     steps = torch.logspace(-6, math.log10(reach), 600, dtype=torch.float64)
-    t = (
-        torch.cat([-steps.flip(0), torch.zeros(1).double(), steps, torch.linspace(-50, 50, 2001).double()])
-        .sort()
-        .values
-    )
+    net = torch.linspace(-50, 50, 2001).double()
+    t = torch.cat([-steps, torch.zeros(1).double(), steps, net]).sort().values
     t = t[t.abs() <= reach]
-    for _ in range(ZOOMS):
-        value = log_p(t)
-        best = int(value.argmax())
-        low, high = t[max(best - 1, 0)], t[min(best + 1, len(t) - 1)]
-        mode, top = float(t[best]), float(value[best])
-        t = torch.cat([torch.linspace(0, 1, POINTS).double() * (high - low) + low, t[best][None]]).sort().values
-    if top == -math.inf:
+    value = log_p(t)
+    if float(value.max()) == -math.inf:
         raise ValueError("The log-density of p is minus infinity wherever it was looked at: p has no mass to match.")
-    return mode, top
+    end = torch.full((1,), -torch.inf, dtype=torch.float64)
+    padded = torch.cat([end, value, end])
+    peaks = ((value > -torch.inf) & (value >= padded[:-2]) & (value >= padded[2:])).nonzero().flatten()
+    peaks = peaks[value[peaks].argsort(descending=True)][:MODES]
+    found = [_zoomed(log_p, t[max(k - 1, 0)], t[min(k + 1, len(t) - 1)], t[k]) for k in peaks.tolist()]
+    return sorted(found, key=lambda mode: -mode[1])
 
 
-def _pieces(log_p: Function, mode: float, top: float, reach: float) -> Tensor:
+def _zoomed(log_p: Function, low: Tensor, high: Tensor, best: Tensor) -> tuple[float, float]:
+    """Return the highest point between two, of which one is known."""
+    for _ in range(ZOOMS):
+        t = torch.cat([torch.linspace(0, 1, POINTS).double() * (high - low) + low, best[None]]).sort().values
+        value = log_p(t)
+        k = int(value.argmax())
+        low, high, best, top = t[max(k - 1, 0)], t[min(k + 1, len(t) - 1)], t[k], value[k]
+    return float(best), float(top)
+
+
+def _pieces(log_p: Function, modes: list[tuple[float, float]], reach: float) -> Tensor:
+    """Edges around each mode that is not negligible beside the highest."""
+    edges = [_around(log_p, mode, top) for mode, top in modes if top > modes[0][1] - FAINT]
+    return torch.cat(edges).clamp(-reach, reach).unique()
+
+
+def _around(log_p: Function, mode: float, top: float) -> Tensor:
     """Edges at the mode ± width·4^k, the width being where the density falls to 60% of its height, and an even net."""
     widths = 2.0 ** torch.arange(-60, 70, dtype=torch.float64)
     falls = torch.minimum(top - log_p(mode + widths), top - log_p(mode - widths))
@@ -91,8 +105,7 @@ def _pieces(log_p: Function, mode: float, top: float, reach: float) -> Tensor:
     width = widths[int(fallen[0])] if len(fallen) else torch.tensor(1.0).double()
     steps = width * 4.0 ** torch.arange(-2, 101, dtype=torch.float64)
     net = mode + 8 * width * torch.linspace(-1, 1, 33).double()
-    edges = torch.cat([mode - steps, torch.tensor([mode]).double(), mode + steps, net])
-    return edges.clamp(-reach, reach).unique()
+    return torch.cat([mode - steps, torch.tensor([mode]).double(), mode + steps, net])
 
 
 def _ratio(family: ExponentialFamily, log_p: Function, to_support: Function, edges: Tensor) -> tuple[Tensor, Tensor]:
