@@ -148,6 +148,30 @@ def test_the_mass_of_a_log_density_is_found_far_away_narrow_or_wide(loc, scale):
     assert float(q.scale) == pytest.approx(scale, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "q",
+    [
+        td.Beta(t(0.05)[0], t(0.08)[0]),
+        td.Gamma(t(0.1)[0], t(2.0)[0]),
+        td.Gamma(t(1e5)[0], t(1e-3)[0]),
+        td.InverseGamma(t(0.2)[0], t(1e3)[0]),
+        td.Dirichlet(t(0.02, 30.0, 0.5, 0.1)),
+        td.Wishart(t(2.1)[0], SPREAD[:2, :2]),
+    ],
+    ids=repr,
+)
+def test_members_near_the_border_come_back(q):
+    """Newton's method must not leave the parameters of the family, where log |Γ| is finite too."""
+    family = family_named(type(q))
+    torch.testing.assert_close(match_moments(family, q).natural, family.natural(q), rtol=1e-5, atol=1e-6)
+
+
+def test_a_log_density_that_decays_slowly_in_log_z_has_moments():
+    q = td.Gamma(t(0.1)[0], t(2.0)[0])
+    match = match_moments("gamma", LogDensity(lambda z: q.log_prob(z[:, 0]), dim=1))
+    torch.testing.assert_close(match.natural, t(-0.9, -2.0), rtol=1e-6, atol=0.0)
+
+
 def test_both_of_two_narrow_modes_far_apart_are_found():
     apart = td.MixtureSameFamily(td.Categorical(t(0.25, 0.75)), td.Normal(t(-1000.0, 3000.0), t(0.1, 0.02)))
     q = match_moments("normal", LogDensity(lambda z: apart.log_prob(z[:, 0]), dim=1)).distribution

@@ -8,11 +8,11 @@ import torch
 import torch.distributions as td
 from torch import Tensor
 
-from probdl.natural.exponential import ExponentialFamily, columns
+from probdl.natural.exponential import ExponentialFamily, columns, log_gamma
 
 
 def _gamma_minus_log_g(eta: Tensor) -> Tensor:
-    return torch.lgamma(eta[0] + 1) - (eta[0] + 1) * torch.log(-eta[1])
+    return log_gamma(eta[0] + 1) - (eta[0] + 1) * torch.log(-eta[1])
 
 
 def _gamma_gap(mean: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def _inverse_gamma_guess(mean: Tensor) -> Tensor:
 
 
 def _dirichlet_minus_log_g(eta: Tensor) -> Tensor:
-    return torch.lgamma(eta + 1).sum() - torch.lgamma((eta + 1).sum())
+    return log_gamma(eta + 1).sum() - log_gamma((eta + 1).sum())
 
 
 def _jensen_gap(mean: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ CONTINUOUS = (
     ),
     ExponentialFamily(
         td.InverseGamma, lambda z: columns(z.log(), 1 / z), lambda q: torch.stack([-q.concentration - 1, -q.rate]),
-        lambda e: torch.lgamma(-e[0] - 1) + (e[0] + 1) * torch.log(-e[1]),
+        lambda e: log_gamma(-e[0] - 1) + (e[0] + 1) * torch.log(-e[1]),
         lambda e: {"concentration": -e[0] - 1, "rate": -e[1]}, guess=_inverse_gamma_guess,
         spread=lambda m: _gamma_gap(_inverse(m)),
     ),

@@ -74,3 +74,8 @@ class ExponentialFamily:
 def columns(*parts: Tensor) -> Tensor:
     """Stack statistics of draws (n,) as (n, k)."""
     return torch.stack(parts, -1)
+
+
+def log_gamma(x: Tensor) -> Tensor:
+    """Return log Γ(x), and infinity for x ≤ 0, where no member of a family is, though log |Γ| is finite."""
+    return torch.where(x > 0, torch.lgamma(x), torch.inf)

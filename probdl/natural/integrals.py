@@ -94,7 +94,10 @@ def _zoomed(log_p: Function, low: Tensor, high: Tensor, best: Tensor) -> tuple[f
 def _pieces(log_p: Function, modes: list[tuple[float, float]], reach: float) -> Tensor:
     """Edges around each mode that is not negligible beside the highest."""
     edges = [_around(log_p, mode, top) for mode, top in modes if top > modes[0][1] - FAINT]
-    return torch.cat(edges).clamp(-reach, reach).unique()
+    last = torch.tensor(
+        [-0.9 * reach, 0.9 * reach]
+    ).double()  # so that what the outermost pieces hold tells of divergence
+    return torch.cat([*edges, last]).clamp(-reach, reach).unique()
 
 
 def _around(log_p: Function, mode: float, top: float) -> Tensor:
@@ -123,8 +126,8 @@ def _ratio(family: ExponentialFamily, log_p: Function, to_support: Function, edg
     outermost = result.pieces[[0, -1]].abs().amax(0) / torch.cat([total[None], (size + 1e-3) * total])
     if not bool(torch.isfinite(mean).all()) or bool((outermost > 1e-6).any() and _unbounded(to_support, edges)):
         raise ValueError(
-            f"The moments E[u] of p for {family.name} diverge: its tails hold a part of them that has no end. Choose a "
-            "family whose moments p has."
+            f"The moments E[u] of p for {family.name} diverge, or hang on values of p too close to the end of the "
+            "support for rounding. Choose a family whose moments p has."
         )
     return mean, (result.bound[1:] + result.bound[0] * mean.abs()) / total
 

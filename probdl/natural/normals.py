@@ -98,7 +98,10 @@ def _wishart_parameters(eta: Tensor) -> Parameters:
 def _wishart_minus_log_g(eta: Tensor) -> Tensor:
     half, lower, d = _wishart_split(eta)
     df, inverse = 2 * half + d + 1, unvech(-2 * lower / doubled(d, eta))
-    return 0.5 * df * d * math.log(2) - 0.5 * df * torch.logdet(inverse) + torch.mvlgamma(df / 2, d)
+    root, indefinite = torch.linalg.cholesky_ex(inverse)
+    if int(indefinite) or not df > d - 1:  # a determinant and Γ may be finite there, but no member is
+        return torch.full_like(half, torch.inf)
+    return 0.5 * df * d * math.log(2) - df * root.diagonal().log().sum() + torch.mvlgamma(df / 2, d)
 
 
 def _wishart_gap(mean: Tensor) -> Tensor:
