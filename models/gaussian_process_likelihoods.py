@@ -25,6 +25,7 @@ class Likelihood:
     """
 
     parameters: dict[str, Tensor]
+    exact = False  # whether its sites are known, so that expectation propagation starts at its fixed point
 
     def __init__(self, y: Tensor, **parameters: Any) -> None:
         self.y, self.parameters = y, {k: torch.as_tensor(v, dtype=y.dtype) for k, v in parameters.items()}
@@ -147,6 +148,8 @@ class Noise(Likelihood):
 
 class NormalNoise(Noise):
     """Normal noise: one Normal site for each observation, hence exact."""
+
+    exact = True
 
     def log_likelihood(self, f: Tensor) -> Tensor:
         """Return log N(y; f, σ²)."""

@@ -43,7 +43,7 @@ def plot_regressor(gp: GaussianProcessRegressor, level: float, ax: Axes | None) 
         _legend(ax)
         return ax
     a, b, grid = _plane(x)
-    mean = torch.as_tensor(gp.predict(grid, level, of="f")["mean"].to_numpy())
+    mean = torch.as_tensor(gp.predict(grid, level, of="f")["mean"].to_numpy(copy=True))
     return _contours(ax, a, b, mean, x, y, names, "posterior mean of f")
 
 

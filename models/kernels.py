@@ -99,7 +99,7 @@ class Matern(Leaf):
         """Return the covariances (n, m)."""
         length = self.value("length", x)
         r = math.sqrt(2 * self.nu) * _scaled_distances(self.read(x), self.read(x if y is None else y), length)
-        polynomial = {0.5: 1.0, 1.5: 1 + r, 2.5: 1 + r + r**2 / 3}[self.nu]
+        polynomial = 1 + (self.nu > 0.5) * r + (self.nu > 1.5) * r**2 / 3
         return self.value("variance", x) * polynomial * torch.exp(-r)
 
     def __repr__(self) -> str:

@@ -48,7 +48,7 @@ def by_quadrature(log_likelihood, mean, variance, kinks=()):
 
         pieces = [np.linspace(a, b, 9) for a, b in zip(ends, ends[1:])]
         return sum(
-            integrate.quad(f, a, b, epsabs=0, epsrel=1e-13, limit=400)[0] for p in pieces for a, b in zip(p, p[1:])
+            integrate.quad(f, a, b, epsabs=0, epsrel=1e-12, limit=400)[0] for p in pieces for a, b in zip(p, p[1:])
         )
 
     total, first, second = integral(0), integral(1), integral(2)

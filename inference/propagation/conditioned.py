@@ -9,6 +9,7 @@ factorisation fails exactly where the product is no longer a distribution.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -206,9 +207,9 @@ def triangular_inverse(root: Tensor) -> Tensor:
         )
     from scipy.linalg import get_lapack_funcs
 
-    upper = root.contiguous().numpy().T  # the same memory by columns, as LAPACK wants it
-    (invert,) = get_lapack_funcs(("trtri",), (upper,))
-    inverse, info = invert(upper, lower=0)
+    lower = np.asfortranarray(root.numpy())  # torch's factors lie by columns already, as LAPACK wants them
+    (invert,) = get_lapack_funcs(("trtri",), (lower,))
+    inverse, info = invert(lower, lower=1)
     if info:
         raise ValueError(f"The triangular matrix is singular: entry {info - 1} of its diagonal is zero.")
-    return torch.from_numpy(inverse.T)
+    return torch.from_numpy(inverse)
