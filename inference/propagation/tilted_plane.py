@@ -51,6 +51,9 @@ class TiltedPlane:
         self.log_likelihood, self.tolerance = log_likelihood, tolerance
         self.points = self.fewest_points = points
         self._centre: Tensor | None = None
+        self._root: Tensor
+        self._low: Tensor
+        self._high: Tensor
 
     def forget(self) -> None:
         """Look for the mass anew at the next call."""
