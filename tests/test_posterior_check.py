@@ -49,7 +49,7 @@ def test_an_exact_posterior_has_no_tail_and_gives_the_evidence_without_error():
     assert (check.khat, check.draws) == (-math.inf, 500)
     assert check.ess == pytest.approx(500)
     assert check.log_evidence.value == pytest.approx(posterior.log_evidence.value, abs=1e-9)
-    assert check.log_evidence.stderr < 1e-9
+    assert check.log_evidence.stderr < 1e-8  # rounding: √(1/ESS − 1/n)
     assert "close enough" in check.advice
 
 
