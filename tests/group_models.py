@@ -42,6 +42,15 @@ def own_levels(y, level):
         pyro.sample("y", dist.Normal(theta[level], 1.3), obs=y)
 
 
+def schools(y, error):
+    """Rubin's eight schools: little is known of tau, whose logarithm is far from Gaussian."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = pyro.sample("tau", dist.HalfNormal(5.0))
+    with pyro.plate("schools", len(y)):
+        theta = pyro.sample("theta", dist.Normal(mu, tau))
+        pyro.sample("y", dist.Normal(theta, error), obs=y)
+
+
 def levels_data(seed=1, levels=24, rows=12):
     rng = np.random.default_rng(seed)
     level = np.repeat(np.arange(levels), rows)

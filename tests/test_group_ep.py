@@ -11,10 +11,15 @@ import pytest
 import torch
 from house import ROOT, clean_environment
 from pyro_models import logistic, normal_regression
+from scipy.stats import halfnorm, norm
 
 from probdl import data
 from probdl.errors import ConvergenceError
 from probdl.inference import NUTS, GroupEP, Posterior, compare_posteriors, fit
+from probdl.inference.groups.density import GroupDensity
+from probdl.inference.groups.errors import standard_errors
+from probdl.inference.groups.tilted import importance_draws
+from probdl.inference.programs.program import Program
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -88,6 +93,48 @@ def test_a_hierarchical_model_agrees_with_nuts():
     assert ((corrected["mean"] - corrected["corrected mean"]) / corrected["sd"]).abs().max() < 0.1
     assert (corrected["sd"] / corrected["corrected sd"] - 1).abs().max() < 0.12
     assert "has a site of its own" in posterior.message
+
+
+def test_heavy_weights_get_wider_proposals_on_a_posterior_far_from_gaussian():
+    y = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+    error = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+    posterior = quiet(group_models.schools, y, error, method=GroupEP(groups=4))
+    mu, log_tau = np.linspace(-30, 40, 701)[:, None], np.linspace(-12, 6, 901)
+    tau = np.exp(log_tau)
+    log_p = norm.logpdf(mu, 0, 5) + halfnorm.logpdf(tau, scale=5) + log_tau
+    for yi, si in zip(y, error):
+        log_p = log_p + norm.logpdf(yi, mu, np.hypot(si, tau))
+    p = np.exp(log_p - log_p.max())
+    evidence = np.log(p.sum() * (mu[1, 0] - mu[0, 0]) * (log_tau[1] - log_tau[0])) + log_p.max()
+    p /= p.sum()
+    mean, middle = (p * mu).sum(), (p * log_tau).sum()
+    sd, spread = np.sqrt((p * (mu - mean) ** 2).sum()), np.sqrt((p * (log_tau - middle) ** 2).sum())
+    assert posterior.history["khat"].max() > 0.7 > posterior.history["khat"].iloc[-1]
+    assert abs(float(posterior.mean("mu")) - mean) / sd < 0.05
+    assert abs(float(posterior.sd("mu")) / sd - 1) < 0.05
+    free = posterior.approximation
+    assert abs(float(free.free_mean[1]) - middle) / spread < 0.12  # log tau has a long tail to the left, which
+    assert 0.65 < float(free.free_sd[1]) / spread < 1  # Gaussian sites of single groups cannot carry
+    assert abs(float(posterior.log_evidence) - evidence) < 0.2
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_draws_of_either_width_give_the_moments_of_a_gaussian_tilted_distribution(wide):
+    X, y = group_models.regression_data(n=60)
+    program = Program(normal_regression, (X, y))
+    density = GroupDensity(program, ("w",), {}, ("y",))
+    precision = torch.as_tensor(X.T @ X) / 0.25
+    mean = torch.linalg.solve(precision, torch.as_tensor(X.T @ y) / 0.25)
+    q = torch.linalg.cholesky(torch.linalg.inv(precision + torch.eye(4)))
+    draws = importance_draws(density, mean + 0.2 * q.diagonal(), q, 4096, 1, wide)
+    weights = torch.softmax(draws.log_ratio, 0)
+    errors = standard_errors(weights, draws.z - weights @ draws.z, True, draws.exact)
+    assert ((weights @ draws.z - mean).abs() / errors).max() < 4.5  # of 4, at a false-alarm rate of 3e-5
+    apart = draws.z - mean
+    covariance = (weights[:, None] * apart).T @ apart
+    root = torch.linalg.cholesky(precision)
+    assert (root.T @ covariance @ root - torch.eye(4)).abs().max() < 0.1
+    assert draws.exact is not wide
 
 
 @pytest.mark.slow

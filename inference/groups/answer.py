@@ -112,7 +112,7 @@ def of_all(
         slope.append(b)
         rest.append(within - b @ of_z @ b.T)
         sd = within.diagonal().sqrt()
-        both = standard_errors(m.weights, torch.cat([apart / sd, (apart / sd) ** 2 - 1], 1), False)
+        both = standard_errors(m.weights, torch.cat([apart / sd, (apart / sd) ** 2 - 1], 1), d.normalised)
         extra.append(both.split(len(sd)))
     through = torch.cat(slope)
     covariance = through @ moments[1] @ through.T + torch.block_diag(*rest)

@@ -16,7 +16,7 @@ from probdl.inference.groups.given import FirstGroup
 from probdl.inference.groups.partition import split_rows
 from probdl.inference.groups.plan import Run, make_plan, places_in_whole, prior_density
 from probdl.inference.groups.report import message, not_converged, weights_imprecise, weights_without_mean
-from probdl.inference.groups.sites import Errors, Sites
+from probdl.inference.groups.sites import USABLE, Errors, Sites
 from probdl.inference.groups.start import find_start
 from probdl.inference.groups.tilted import TiltedDraws
 from probdl.inference.groups.workers import forget, work
@@ -34,7 +34,6 @@ NEGLIGIBLE = 0.1  # of the Monte Carlo error
 NEAR = 0.03  # a gap at which it is worth while to find that error
 _INNER = 8  # matchings on the same draws
 _LARGEST = 3000  # latents of a dense posterior
-USABLE = 0.7
 
 
 class Propagation:
@@ -141,9 +140,14 @@ class Propagation:
         mean, covariance = self.sites.total().moments()
         root = torch.linalg.cholesky(covariance)
         n, draws = len(self.plan.tasks), self.method.draws
-        first = [] if self.base is not None else [tilted.importance_draws(self.prior, mean, root, draws, self._seed(0))]
+        first = (
+            []
+            if self.base is not None
+            else [tilted.importance_draws(self.prior, mean, root, draws, self._seed(0), 0 in self.sites.wide)]
+        )
         if self.method.moments == "importance":
-            each: list[tuple] = [(mean, root, draws, self._seed(k + 1)) for k in range(n)]
+            wide = [k + len(first) in self.sites.wide for k in range(n)]
+            each: list[tuple] = [(mean, root, draws, self._seed(k + 1), wide[k]) for k in range(n)]
             return first + self.everywhere("importance", each)
         cavities = [self.sites.cavity(k + len(first)) for k in range(n)]
         seeds = [self._seed(k + 1) + 100_003 * self.sweeps for k in range(n)]

@@ -22,6 +22,8 @@ from probdl.natural import GaussianFactor
 
 STEP = 0.5
 EQUAL = 0.95  # effective share of the draws above which weights count as equal
+USABLE = 0.7  # above which an average of weights should not be used
+NEAR = 0.2  # gap below which heavy weights are those of the tilted distribution, not of a start far off
 GOOD = 0.5  # Pareto index below which the raw weights have a finite variance
 
 
@@ -79,7 +81,8 @@ class Sites:
     def __init__(self, base: GaussianFactor, shift: Tensor, precision: Tensor) -> None:
         self.base, self.shift, self.precision = base, shift, precision
         self.step, self.last_gap, self.mixing = STEP, float("inf"), AndersonMixing()
-        self.heavy: set[int] = set()
+        self.heavy: set[int] = set()  # whose weights are smoothed
+        self.wide: set[int] = set()  # whose proposals are widened
         self.matched: list[Matched] = []
 
     def total(self) -> GaussianFactor:
@@ -99,6 +102,7 @@ class Sites:
         sd = covariance.diagonal().sqrt()
         found = [_moments(d, *self.cavity(k), mean, sd, k in self.heavy) for k, d in enumerate(draws)]
         self.heavy |= {k for k, m in enumerate(found) if m.khat > GOOD}
+        self.wide |= {k for k, m in enumerate(found) if m.khat > USABLE and m.gap < NEAR and draws[k].normalised}
         self.matched = found
         return max(m.gap for m in self.matched)
 
@@ -210,14 +214,15 @@ def _unbiased(draws: TiltedDraws, weights: Tensor, mean: Tensor, covariance: Ten
 
     The mean of an inverse covariance is too large. To second order in the errors of n weighted draws, whitened to
     x, the precision is too large by :math:`n^{-2}\sum (w_i-1)^2 |x_i|^2 x_i x_i^\top` and the shift by minus the same
-    sum of :math:`x_i`; draws with exact moments err by w − 1 only. A sampler's bias is that of a Wishart matrix.
+    sum of :math:`x_i`; draws with exact moments err by w − 1 only, others by w. A sampler's bias is that of a Wishart
+    matrix.
     """
     if not draws.normalised:
         n, dim = draws.effective, len(mean)
         return mean, covariance / max((n - dim - 2) / (n - 1), 0.1)
     root = torch.linalg.cholesky(covariance)
     x = torch.linalg.solve_triangular(root, (draws.z - mean).T, upper=False).T
-    u = (weights - 1 / len(x)) ** 2 * (x**2).sum(1)
+    u = (weights - (1 / len(x) if draws.exact else 0.0)) ** 2 * (x**2).sum(1)
     excess, centre = (u[:, None] * x).T @ x, u @ x
     share = min(1.0, 0.3 / float(torch.linalg.matrix_norm(excess, 2).clamp(min=1e-300)))  # the expansion holds if small
     eye = torch.eye(len(root), dtype=root.dtype, device=root.device)
@@ -234,7 +239,7 @@ def _errors(m: Matched, d: TiltedDraws) -> Tensor:
     """
     sd = m.covariance.diagonal().sqrt()
     x = (d.z - m.weights @ d.z) / sd
-    both = standard_errors(m.weights, torch.cat([x, x**2 - m.weights @ x**2], 1), d.normalised)
+    both = standard_errors(m.weights, torch.cat([x, x**2 - m.weights @ x**2], 1), d.normalised, d.exact)
     u = (m.weights - 1 / len(x)) ** 2
     white = torch.linalg.solve_triangular(torch.linalg.cholesky(m.covariance), (d.z - m.mean).T, upper=False)
     bias = 0.5 * u @ ((white**2).sum(0) ** 2 + len(sd))

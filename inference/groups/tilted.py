@@ -37,7 +37,8 @@ class TiltedDraws:
         z: of the shared latents, (n, d).
         own: of the group's own latents, (n, m).
         log_ratio: log ρ, (n,).
-        normalised: whether they are importance draws: those of z have exact moments, and ρ holds all constants.
+        normalised: whether they are importance draws, so that ρ holds all constants.
+        exact: whether the draws of z have exactly the mean and the covariance of q.
         effective: the number of independent draws that they are worth.
         rhat: the largest split R-hat of a sampler, else 1.
     """
@@ -46,18 +47,26 @@ class TiltedDraws:
     own: Tensor
     log_ratio: Tensor
     normalised: bool
+    exact: bool
     effective: float
     rhat: float = 1.0
 
 
-def importance_draws(density: GroupDensity, mean: Tensor, root: Tensor, draws: int, seed: int) -> TiltedDraws:
-    """Return at least ``draws`` draws of q = N(mean, root rootᵀ), with the likelihood of the group there over q."""
+def importance_draws(
+    density: GroupDensity, mean: Tensor, root: Tensor, draws: int, seed: int, wide: bool = False
+) -> TiltedDraws:
+    """Return at least ``draws`` draws of q = N(mean, root rootᵀ), with the likelihood of the group there over q.
+
+    Where ``wide``, every second draw is further out by a factor of 1 + d^(−1/2), for tilted distributions with
+    heavier tails than q: the proposal is then the mixture of both.
+    """
     draws = max(enough_draws(draws, density.dim), 32 * 2 ** math.ceil(math.log2(density.dim + density.own)))
     noise = standard_draws(draws, density.dim + density.own, seed).to(mean)
     e, xi = noise[:, : density.dim], noise[:, density.dim :]
+    e, log_e = _widened(e) if wide else (e, _log_standard(e))
     z = mean + e @ root.T
     own, log_own = _own_draws(density, z, xi)
-    log_q = _log_standard(e) - root.diagonal().log().sum()
+    log_q = log_e - root.diagonal().log().sum()
     log_ratio = density.values(z, own) - log_own - log_q
     if not bool(torch.isfinite(log_ratio).any()) or bool(torch.isnan(log_ratio).any()):
         bad = int((~torch.isfinite(log_ratio)).sum())
@@ -65,7 +74,7 @@ def importance_draws(density: GroupDensity, mean: Tensor, root: Tensor, draws: i
             f"The likelihood of a group is zero or NaN at {bad} of {draws} draws of the approximation. Use logits= in "
             "place of probs=, or give scales tighter priors."
         )
-    return TiltedDraws(z, own, log_ratio, True, float(draws))
+    return TiltedDraws(z, own, log_ratio, True, not wide, float(draws))
 
 
 def _own_draws(density: GroupDensity, z: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,6 +85,16 @@ def _own_draws(density: GroupDensity, z: Tensor, xi: Tensor) -> tuple[Tensor, Te
     modes = find_modes(density, blocks, z, density.start[1])
     step = torch.linalg.solve_triangular(modes.root.mT, blocks.split(xi)[..., None], upper=True)[..., 0]
     return modes.own + blocks.join(step), _log_standard(xi) + modes.half_log_det()
+
+
+def _widened(e: Tensor) -> tuple[Tensor, Tensor]:
+    """Move every second standard draw out; return them with their density under the mixture."""
+    d = e.shape[1]
+    factor = 1 + d**-0.5  # a constant factor would leave the draws of many dimensions without weight
+    scale = torch.where(torch.arange(len(e), device=e.device) % 2 == 0, 1.0, factor).to(e)
+    e = scale[:, None] * e
+    parts = torch.stack([_log_standard(e), _log_standard(e / factor) - d * math.log(factor)])
+    return e, torch.logsumexp(parts, 0) - math.log(2)
 
 
 def _log_standard(e: Tensor) -> Tensor:
@@ -120,7 +139,7 @@ def sampled_draws(
     z, own = flat[:, : density.dim], flat[:, density.dim :]
     log_cavity = z @ shift - 0.5 * ((z @ precision) * z).sum(1)
     effective = float(effective_sample_size(halves[..., : density.dim]).min())
-    return TiltedDraws(z, own, -log_cavity, False, effective, float(split_gelman_rubin(halves).max()))
+    return TiltedDraws(z, own, -log_cavity, False, False, effective, float(split_gelman_rubin(halves).max()))
 
 
 def _with_gradient(f: Callable[[Tensor], Tensor], like: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
