@@ -57,7 +57,7 @@ def importance_draws(
 ) -> TiltedDraws:
     """Return at least ``draws`` draws of q = N(mean, root rootᵀ), with the likelihood of the group there over q.
 
-    Where ``wide``, every second draw is further out by a factor of 1 + d^(−1/2), for tilted distributions with
+    Where ``wide``, half of the draws are further out by a factor of 1 + d^(−1/2), for tilted distributions with
     heavier tails than q: the proposal is then the mixture of both.
     """
     draws = max(enough_draws(draws, density.dim), 32 * 2 ** math.ceil(math.log2(density.dim + density.own)))
@@ -88,10 +88,13 @@ def _own_draws(density: GroupDensity, z: Tensor, xi: Tensor) -> tuple[Tensor, Te
 
 
 def _widened(e: Tensor) -> tuple[Tensor, Tensor]:
-    """Move every second standard draw out; return them with their density under the mixture."""
+    """Move half of the standard draws out; return them with their density under the mixture.
+
+    The halves of a Sobol sequence are both spread evenly; its even and odd members are not.
+    """
     d = e.shape[1]
     factor = 1 + d**-0.5  # a constant factor would leave the draws of many dimensions without weight
-    scale = torch.where(torch.arange(len(e), device=e.device) % 2 == 0, 1.0, factor).to(e)
+    scale = torch.where(torch.arange(len(e), device=e.device) < len(e) // 2, 1.0, factor).to(e)
     e = scale[:, None] * e
     parts = torch.stack([_log_standard(e), _log_standard(e / factor) - d * math.log(factor)])
     return e, torch.logsumexp(parts, 0) - math.log(2)
