@@ -633,7 +633,7 @@ def test_auto_says_what_it_chose_and_why():
             pyro.sample("y", dist.StudentT(4.0, mu, s), obs=y)
 
     held = fit(robust, y[:, 0])
-    assert held.message.startswith("Chose expectation propagation, since every factor sees one or two affine projections")
+    assert held.message.startswith("Chose expectation propagation, since every factor sees one or two affine")
     assert "given s" in held.message
 
     def positive(y):
