@@ -60,6 +60,7 @@ def labelled(X, y):
 
 
 degrees = range(9)
+labelled_fits = [fit(labelled, basis(many, d), labels, method="ep") for d in degrees]
 by_degree = pd.DataFrame(
     {
         "measurements": [fit(measured, basis(x, d), y, method="ep").log_evidence.value for d in degrees],
@@ -67,17 +68,16 @@ by_degree = pd.DataFrame(
             multivariate_normal(np.zeros(30), basis(x, d) @ basis(x, d).T + 0.09 * np.eye(30)).logpdf(y)
             for d in degrees
         ],
-        "labels": [fit(labelled, basis(many, d), labels, method="ep").log_evidence.value for d in degrees],
+        "labels": [posterior.log_evidence.value for posterior in labelled_fits],
     },
     index=pd.Index(degrees, name="degree"),
 )
-
 
 # %%
 # And importance sampling as a second opinion on the labels: draws from the EP posterior, weighted. Where the weights
 # allow it, its value has a standard error, which that of EP has not.
 
-checks = [fit(labelled, basis(many, d), labels, method="ep").check().log_evidence for d in degrees]
+checks = [posterior.check().log_evidence for posterior in labelled_fits]
 
 # %%
 # Functions without coefficients: Gaussian processes, whose kernels say what kind of function is expected. The truth is
@@ -135,7 +135,7 @@ axes[2].plot(t, z, "o", ms=3, color="0.4")
 axes[2].axvline(4, color="0.6", ls="--", lw=1)
 axes[2].set(title=winner, xlabel="t")
 axes[2].set_ylim(-2.5, 8)
-axes[2].legend(frameon=False, loc="upper left")
+axes[2].legend(framealpha=1, edgecolor="white", loc="lower right")
 plt.show()
 
 # %%
