@@ -24,7 +24,7 @@ from probdl.natural import NormalFactor
 FEW = 500  # rows on which several starts are tried
 REACH = math.log(1e5)  # how far from the start a hyperparameter may go, on the log scale
 SWEEPS = 100  # while hyperparameters are sought; the fit at the best of them may take more
-POWERS = (1.0, 0.5)  # where expectation propagation does not converge, power EP does more often
+POWERS = (1.0, 0.5, 0.25, 0.1)  # where expectation propagation does not converge, power EP does, nearer to a bound
 
 
 @dataclass(frozen=True)

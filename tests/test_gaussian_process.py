@@ -529,3 +529,15 @@ def test_pictures_of_one_and_two_columns(kind, d):
     plt.close("all")
     with pytest.raises(ValueError, match="one or two columns; this model has 3"):
         kind(kernels.RBF(2.0, 1.0), optimise=False).fit(inputs(20, 3), y).plot()
+
+
+def test_where_plain_ep_has_no_fixed_point_a_lower_power_is_taken_and_said():
+    """Hyperparameters far from what the data say: noise a tenth of the true scale, and outliers of 8."""
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.uniform(-3, 3, 50))
+    y = 3 * np.sin(2 * x) + 0.3 * rng.normal(size=50)
+    y[::6] += rng.choice([-8, 8], 9)
+    gp = GaussianProcessRegressor(kernels.RBF(0.3, 0.5), "student", scale=0.03, mean=0.0, optimise=False).fit(x, y)
+    assert "power expectation propagation (power 0." in gp.log_evidence.method
+    assert any("plain expectation propagation has no fixed point" in note for note in gp.notes)
+    assert gp.history["gap"].iloc[-1] <= 1e-7

@@ -19,9 +19,11 @@ from probdl.inference.propagation.conditioned import ConditionedGaussian
 from probdl.inference.propagation.extrapolation import AndersonMixing
 from probdl.inference.propagation.tilted import TiltedMoments
 from probdl.loops.iterate import Iteration, iterate
+from probdl.loops.threads import one_thread
 from probdl.natural import NormalFactor
 
 Tilted = Callable[[NormalFactor], TiltedMoments]
+_SMALL = 1000  # entries up to which one thread is as fast as several
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class FunctionSpacePropagation:
         Raises:
             ConvergenceError: if there is no fixed point within ``max_sweeps``, or no step keeps all cavities proper.
         """
-        with torch.no_grad():
+        with torch.no_grad(), one_thread(len(self.mean) <= _SMALL):
             state = _Iteration(self, start)
             tolerance = at_least(tolerance, self.mean.dtype)
             history = iterate(state.sweep, tolerance=tolerance, max_steps=max_sweeps, progress=progress)
@@ -124,9 +126,8 @@ class FunctionSpacePropagation:
     def conditioned(self, site: NormalFactor) -> ConditionedGaussian | None:
         """Return the prior times these sites, or None where that, or a cavity, is not a distribution."""
         gaussian = ConditionedGaussian(self.mean, self.covariance, site)
-        return (
-            gaussian if gaussian.proper and bool((self.power * site.precision * gaussian.variance < 1).all()) else None
-        )
+        is_valid = gaussian.proper and bool((1 - self.power + self.power * gaussian.leftover > 0).all())
+        return gaussian if is_valid else None
 
 
 class _Iteration:
