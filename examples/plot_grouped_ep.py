@@ -7,8 +7,8 @@ propagation over groups (Vehtari and others, 2020, "Expectation propagation as a
 thing only: the moments of its *tilted distribution*, its own likelihood times a Gaussian that stands for everything
 else. Effects that belong to one piece are integrated out there and never leave it.
 
-Here a hierarchical logistic regression: 20 hospitals, each with its own log-odds of recovery around a common mean, and
-one effect of treatment. Five groups of four hospitals each, worked on by two processes, against the same model fitted
+Here a hierarchical logistic regression: 12 hospitals, each with its own log-odds of recovery around a common mean, and
+one effect of treatment. Four groups of three hospitals each, worked on by two processes, against the same model fitted
 whole by NUTS.
 """
 
@@ -24,7 +24,7 @@ import torch
 
 from probdl.inference import NUTS, GroupEP, compare_posteriors, fit
 
-HOSPITALS, PATIENTS = 20, 25
+HOSPITALS, PATIENTS, TOGETHER = 12, 25, 3  # patients in each hospital, hospitals in each group
 
 
 def model(recovered, treated, hospital):
@@ -52,7 +52,7 @@ recovered = (rng.random(len(hospital)) < 1 / (1 + np.exp(-logits))).astype(float
 
 
 def main():
-    groups = hospital // 4
+    groups = hospital // TOGETHER
     one = fit(model, recovered, treated, hospital, method=GroupEP(groups=groups), progress=False)
     two = fit(model, recovered, treated, hospital, method=GroupEP(groups=groups, processes=2), progress=False)
     print(two.message)
@@ -75,13 +75,13 @@ class Load:
         self.group = group
 
     def __call__(self):
-        rows = hospital // 4 == self.group
+        rows = hospital // TOGETHER == self.group
         return recovered[rows], treated[rows], hospital[rows]
 
 
 def from_files():
     method = GroupEP(groups="given", local=("level",), processes=2)
-    return fit(model, [Load(g) for g in range(5)], method=method, progress=False)
+    return fit(model, [Load(g) for g in range(HOSPITALS // TOGETHER)], method=method, progress=False)
 
 
 # %%
@@ -104,7 +104,7 @@ def from_files():
 def show(ours, whole, given):
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=[2, 1])
     order = whole.mean("level").argsort()
-    at = torch.arange(HOSPITALS)
+    at = torch.arange(1, HOSPITALS + 1)
     for posterior, colour, shift, label in (
         (whole, "0.5", -0.15, "NUTS, whole"),
         (ours, "#009E73", 0.15, "EP, groups"),
@@ -113,7 +113,10 @@ def show(ours, whole, given):
         axes[0].errorbar(at + shift, mean, 2 * sd, fmt="o", ms=3, lw=1, color=colour, label=label)
     axes[0].plot(at, levels[order], "x", color="black", ms=5, label="truth")
     axes[0].set(
-        xlabel="hospital, by its mean", ylabel="log-odds of recovery", title="effects of hospitals, mean ± 2 sd"
+        xlabel="hospital, in the order of its mean",
+        ylabel="log-odds of recovery",
+        title="effects of hospitals, mean ± 2 sd",
+        xticks=at,
     )
     axes[0].legend(frameon=False, loc="upper left")
     for k, (posterior, colour, label) in enumerate(
