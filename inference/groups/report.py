@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from probdl.inference.groups.inner import ADVICE
@@ -18,11 +19,12 @@ def message(fitting: Propagation, sweeps: int, notes: tuple[str, ...]) -> str:
     """Say what was done, and how sure the moments are."""
     plan, (of_mean, of_variance) = fitting.plan, fitting.mc_errors()
     khat = max(m.khat for m in fitting.sites.matched)
+    tail = f"the largest k-hat is {khat:.2f}" if math.isfinite(khat) else "the weights are nearly equal"  # no tail
     said = [
         f"Expectation propagation matched the moments of {len(plan.tasks)} groups of {min(plan.observations)} to "
         f"{max(plan.observations)} observations by {fitting.method.moments} draws to a fixed point in {sweeps} sweeps; "
         f"the Monte Carlo errors are at most {float(of_mean.max()):.2g} sd in means and "
-        f"{0.5 * float(of_variance.max()):.1%} in sds; the largest k-hat is {khat:.2f}."
+        f"{0.5 * float(of_variance.max()):.1%} in sds; {tail}."
     ]
     if fitting.base is None:
         said.append("The prior is not Gaussian on unconstrained space and has a site of its own.")
