@@ -43,6 +43,7 @@ def test_a_linear_regression_in_groups_is_exact(groups):
     assert abs(float(posterior.log_evidence) - evidence) < 1e-8
     assert posterior.log_evidence.stderr < 1e-8
     assert posterior.summary()["mcse"].max() < 1e-8
+    assert "the weights are nearly equal" in posterior.message
 
 
 def test_own_latents_are_integrated_out_exactly_where_all_is_gaussian():
