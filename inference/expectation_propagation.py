@@ -19,7 +19,7 @@ from probdl.inference.programs.program import Program
 from probdl.inference.propagation.factors import Factors, latents_outside
 from probdl.inference.propagation.hyperparameters import maximise_evidence
 from probdl.inference.propagation.outer_grid import explore
-from probdl.inference.propagation.report import describe, site_notes
+from probdl.inference.propagation.report import describe, named, site_notes
 from probdl.inference.propagation.solving import Attempt, Solution, solve
 
 
@@ -96,7 +96,7 @@ class ExpectationPropagation:
             posterior = explore(program, outside, attempt, progress)
         else:
             factors = Factors(program)
-            start = None if optimum is None else optimum.solution
+            start = None if optimum is None else optimum.solution.start()
             solution = solve(factors, factors.start, attempt, start, progress, verify=True)
             posterior = _gaussian(program, factors, solution)
         if optimum is not None:
@@ -117,12 +117,12 @@ def _gaussian(program: Program, factors: Factors, solution: Solution) -> Posteri
     evidence = Estimate(
         solution.log_evidence(),
         0.0 if exact else None,
-        "closed form" if exact else "expectation propagation",
+        "closed form" if exact else named(solution),
         target="population" if exact else "approximation",
         notes=() if exact else ("the error of expectation propagation is unknown",),
     )
     return Posterior(
-        method="expectation propagation",
+        method=named(solution),
         approximation=GaussianApproximation(program.latents, solution.mean, solution.covariance()),
         converged=True,
         message=" ".join([describe(factors, solution), *(f"Note: {note}." for note in notes)]),

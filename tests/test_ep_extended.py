@@ -10,10 +10,12 @@ from scipy import integrate, optimize, stats
 
 import probdl
 from probdl.inference import ExpectationPropagation, Posterior, fit
+from probdl.inference.posteriors.lattice import Cells, explore_lattice
 from probdl.inference.programs.program import Program
 from probdl.inference.propagation.evidence import Evidence
 from probdl.inference.propagation.factors import Factors
 from probdl.inference.propagation.recognised import recognised
+from probdl.inference.propagation.report import powers
 from probdl.inference.propagation.solving import Attempt
 from probdl.inference.propagation.tilted import TiltedQuadrature
 from probdl.natural import NormalFactor
@@ -214,6 +216,92 @@ def test_more_than_three_entries_outside_are_refused_by_name():
 
     with pytest.raises(ValueError, match="at most 3 entries; this model has 5: 's'"):
         fit(model, torch.randn(5), method="ep")
+
+
+def curved(phi, bend, width):
+    """x ~ N(0, 1), y | x ~ N(bend x², width²): E y = bend, Var y = 2 bend² + width²."""
+    x, y = phi[..., 0], phi[..., 1]
+    return -0.5 * x**2 - 0.5 * ((y - bend * x**2) / width) ** 2 - np.log(2 * np.pi * width)
+
+
+def on_lattice(bend, width, spacing):
+    root = torch.diag(torch.tensor([1.0, width], dtype=torch.float64))
+    zero = torch.zeros(2, dtype=torch.float64)
+    return explore_lattice(lambda phi, _: float(curved(phi, bend, width)), zero, root, spacing)
+
+
+@pytest.mark.parametrize(
+    ("bend", "width", "spacing"), [(0.0, 1.0, 0.75), (0.25, 1.0, 0.75), (0.4, 0.5, 0.5), (0.6, 0.4, 0.5)]
+)
+def test_a_curved_density_on_the_lattice_keeps_its_integral_moments_and_shape(bend, width, spacing):
+    lattice = on_lattice(bend, width, spacing)
+    cells = Cells.of(lattice)
+    phi, p = lattice.phi(cells.centres()), cells.log_probability.reshape(-1).exp()
+    mean = p @ phi
+    variance = p @ (phi - mean) ** 2
+    assert abs(lattice.log_integral()) < 1e-3
+    assert torch.allclose(mean, torch.tensor([0.0, bend], dtype=torch.float64), atol=0.01)
+    assert torch.allclose(variance, torch.tensor([1.0, 2 * bend**2 + width**2], dtype=torch.float64), rtol=0.03)
+    exact = torch.exp(torch.as_tensor(curved(phi, bend, width))) * lattice.root.diagonal().prod() * cells.width**2
+    assert 0.5 * float((p - exact).abs().sum()) < 0.01  # total variation
+    assert cells.error() < 0.01
+
+
+def test_draws_and_density_of_the_cells_are_those_of_one_law():
+    lattice = on_lattice(0.4, 0.5, 0.5)
+    cells = Cells.of(lattice)
+    t = cells.draws(20_000, torch.Generator().manual_seed(0))
+    phi = lattice.phi(t)
+    assert abs(phi[:, 1].mean() - 0.4) < 5 * (0.57 / 20_000) ** 0.5  # one in two million by chance
+    gap = cells.log_density(t) - curved(phi, 0.4, 0.5)
+    assert gap.abs().mean() < 0.05
+
+
+def test_a_lattice_that_is_too_coarse_for_a_ridge_is_known():
+    coarse = on_lattice(1.0, 0.3, 0.75)
+    assert coarse.has_cliffs()
+    assert not on_lattice(0.25, 1.0, 0.75).has_cliffs()
+    assert Cells.of(coarse).error() > 0.01
+
+
+def test_a_ridge_of_two_scales_is_refined_or_said_and_meets_quadrature():
+    """Only the product of two scales is seen well, so that their posterior is a curved ridge."""
+    y = torch.tensor([2.1, -1.7, 0.4, 2.9, -2.2, 1.1], dtype=torch.float64)
+
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        a = pyro.sample("a", dist.HalfNormal(2.0))
+        b = pyro.sample("b", dist.HalfNormal(2.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(mu, a * b), obs=y)
+
+    posterior = fit(model, y, method="ep")
+    a, b = np.meshgrid(*[np.linspace(0.005, 10, 2000)] * 2, indexing="ij")
+    n, ybar, square = len(y), float(y.mean()), float(((y - y.mean()) ** 2).sum())
+    v = (a * b) ** 2  # mu integrated out: ȳ ~ N(0, 1 + v/n)
+    log_p = stats.halfnorm.logpdf(a, 0, 2) + stats.halfnorm.logpdf(b, 0, 2)
+    log_p += stats.norm.logpdf(ybar, 0, np.sqrt(1 + v / n)) - 0.5 * (n - 1) * np.log(2 * np.pi * v)
+    log_p += -0.5 * square / v - 0.5 * np.log(n)
+    p = np.exp(log_p)
+    log_z = np.log(p.sum() * (9.995 / 1999) ** 2)
+    mean = (p * a).sum() / p.sum()
+    sd = np.sqrt((p * (a - mean) ** 2).sum() / p.sum())
+    assert abs(posterior.log_evidence.value - log_z) < 5e-3
+    assert abs(posterior.mean("a").item() - mean) < 0.02 * sd
+    assert abs(posterior.sd("a").item() / sd - 1) < 0.02
+
+
+def test_a_grid_says_where_its_points_have_different_powers():
+    one, half = (Attempt(p, "parallel", "auto", 1e-7, 500) for p in (1.0, 0.5))
+    assert powers([one, one]) == ()
+    (note,) = powers([one, half, one])
+    assert "2 with power 1, 1 with power 0.5" in note
+
+
+def test_power_below_one_is_in_the_name_of_method_and_evidence():
+    posterior = fit(clutter, clutter_data(1), method=ExpectationPropagation(power=0.5))
+    assert posterior.method == "power expectation propagation (power 0.5)"
+    assert posterior.log_evidence.method == posterior.method
 
 
 @pytest.mark.parametrize("power", [1.0, 0.5])

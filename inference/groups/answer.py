@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from probdl.inference.groups.errors import standard_errors
 from probdl.inference.groups.sites import Matched
 from probdl.inference.groups.tilted import TiltedDraws
 from probdl.inference.posteriors.gaussian import GaussianApproximation
-from probdl.inference.programs.latents import Latent
+from probdl.inference.programs.latents import Latent, one_after_another
 
 
 class GroupApproximation(GaussianApproximation):
@@ -70,11 +69,7 @@ def of_shared(
     latents: dict[str, Latent], shared: tuple[str, ...], mean: Tensor, covariance: Tensor, errors: tuple[Tensor, Tensor]
 ) -> GroupApproximation:
     """Return the posterior of the shared sites alone."""
-    laid, stop = {}, 0
-    for name in shared:
-        size = latents[name].place.stop - latents[name].place.start
-        laid[name] = replace(latents[name], place=slice(stop, stop + size))
-        stop += size
+    laid = one_after_another({name: latents[name] for name in shared})
     return GroupApproximation(laid, mean, covariance, *errors)
 
 

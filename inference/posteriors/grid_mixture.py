@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from probdl.inference.posteriors.approximations import Approximation, kernel_density
+from probdl.inference.posteriors.lattice import Cells, Lattice
 from probdl.inference.programs.latents import Latent
-from probdl.inference.propagation.lattice import Cells, Lattice
 
 
 class GridMixture(Approximation):

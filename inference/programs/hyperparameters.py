@@ -60,7 +60,7 @@ class _ParametersAsSites(Messenger):
 def _start_and_constraint(msg: Any) -> tuple[Tensor, Any]:
     store = pyro.get_param_store()
     if msg["name"] in store:
-        return store[msg["name"]].detach(), store._constraints.get(msg["name"], constraints.real)
+        return store[msg["name"]].detach(), store.get_state()["constraints"].get(msg["name"], constraints.real)
     start = msg["args"][1]
     start = start() if callable(start) else start
     return torch.as_tensor(start).detach(), msg["kwargs"].get("constraint", constraints.real)

@@ -30,13 +30,14 @@ class Evidence:
         self.factors, self.attempt = factors, attempt
         self.last: Solution | None = None
 
-    def solution(self, phi: Tensor, start: Solution | None = None) -> Solution:
+    def solution(self, phi: Tensor) -> Solution:
         """Return a fixed point given φ.
 
         Raises:
             ConvergenceError: if there is none.
         """
-        self.last = solve(self.factors, phi, self.attempt, start or self.last, progress=False)
+        start = None if self.last is None else self.last.start()
+        self.last = solve(self.factors, phi, self.attempt, start, progress=False)
         return self.last
 
     def __call__(self, phi: Tensor) -> tuple[float, Tensor]:

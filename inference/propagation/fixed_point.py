@@ -57,9 +57,9 @@ class FixedPoint:
         if verify and history.converged and self.groups:
             for group in self.groups:
                 group.look_again()
-            self.verified = self._largest(self._matched(0.0))
+            self.gap = self._largest(self._matched(0.0))
             error = max(group.error for group in self.groups)
-            history.converged = self.verified <= 10 * max(tolerance, error)
+            history.converged = self.gap <= 10 * max(tolerance, error)
         return history
 
     def _matched(self, accuracy: float) -> list[Tensor]:
@@ -70,8 +70,9 @@ class FixedPoint:
 
     def parallel(self, tolerance: float) -> dict[str, float]:
         """Match the moments of all sites once; return the largest mismatch found before the step."""
-        gap = self._largest(self._matched(min(1e-2, 1e-3 * self.gap)))
-        if gap <= tolerance and self.gap > 1e-2:  # too loose an integral for a verdict
+        accuracy = min(1e-2, 1e-3 * self.gap)
+        gap = self._largest(self._matched(accuracy))
+        if gap <= tolerance < accuracy:  # too loose an integral for a verdict
             gap = self._largest(self._matched(0.0))
         self._adapt(gap)
         if gap > 0 and not self._leap():

@@ -82,10 +82,7 @@ def _check_names(program: Program, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_others(whole: Program, names: tuple[str, ...]) -> None:
-    try:
-        others = [k for k in latents_outside(held_at(whole, _start_values(whole, names))) if k not in names]
-    except NotApplicable:
-        raise
+    others = latents_outside(held_at(whole, _start_values(whole, names)))
     if others:
         raise NotApplicable(
             f"The latents {', '.join(map(repr, others))} are not Gaussian given {', '.join(names)}: name them in "
@@ -137,7 +134,7 @@ class _Objective:
                 callback=lambda _: bar.update(),
                 options={"maxiter": 200, "ftol": 1e-13, "gtol": 1e-5},
             )
-        if not result.fun < _FAR or not np.abs(result.jac).max() < 1e-2 * max(1.0, abs(result.fun)):
+        if not result.fun < _FAR or not np.abs(result.jac).max() < 1e-2 + 1e-5 * abs(result.fun):
             raise ConvergenceError(
                 f"The maximum of the log evidence was not found: {result.message} "
                 f"{' '.join(self.failures[-1:])} Give the hyperparameters priors, or start them elsewhere."

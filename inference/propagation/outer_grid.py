@@ -13,12 +13,12 @@ from probdl.divergences.estimate import Estimate
 from probdl.errors import ConvergenceError
 from probdl.inference.posterior import Posterior
 from probdl.inference.posteriors.grid_mixture import GridMixture
+from probdl.inference.posteriors.lattice import Cells, Lattice, explore_lattice
 from probdl.inference.programs.program import Program
 from probdl.inference.propagation.evidence import Evidence
 from probdl.inference.propagation.factors import Factors, NotApplicable
-from probdl.inference.propagation.lattice import Cells, Lattice, explore_lattice
-from probdl.inference.propagation.report import describe, site_notes
-from probdl.inference.propagation.solving import Attempt, Solution, solve
+from probdl.inference.propagation.report import describe, named, powers, site_notes
+from probdl.inference.propagation.solving import Attempt, Solution, Start, solve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,8 @@ MOST_OUTSIDE = 3  # entries of latents that a lattice can hold
 _SPACING = {1: 0.5, 2: 0.75, 3: 1.0}  # in sds at the mode
 _MOST_HELD = 60_000_000  # numbers in the covariances of all nodes
 _FAR = 1e10
+_REFINEMENTS = 3
+_CLOSE = 0.01  # sds, by which interpolated moments may differ from sums over the nodes
 _ENOUGH = 1e-5  # sds: the evidence errs by the square of the distance to the fixed point
 
 
@@ -43,9 +45,14 @@ def explore(program: Program, outside: tuple[str, ...], attempt: Attempt, progre
     evidence = Evidence(factors, attempt)
     mode = _mode(evidence, factors.start)
     root = _root(evidence, mode)
-    walk = _Walk(factors, attempt, evidence.solution(mode))
-    lattice = explore_lattice(walk, mode, root, _SPACING[len(mode)])
-    return _posterior(program, factors, walk, lattice)
+    first, spacing = evidence.solution(mode), _SPACING[len(mode)]
+    for _ in range(_REFINEMENTS):
+        walk = _Walk(factors, attempt, first)
+        cells = Cells.of(explore_lattice(walk, mode, root, spacing))
+        if cells.error() < _CLOSE and not cells.lattice.has_cliffs():
+            break
+        spacing /= 2
+    return _posterior(program, factors, walk, cells)
 
 
 def _check_size(program: Program, outside: tuple[str, ...]) -> None:
@@ -99,52 +106,72 @@ class _Walk:
 
     def __init__(self, factors: Factors, attempt: Attempt, first: Solution) -> None:
         self.factors, self.attempt, self.first = factors, attempt, first
-        self.solutions: list[Solution] = []
-        self.phi: list[Tensor] = []
+        self.worst = first  # of all, the one with the most sites of negative precision
+        self.starts: list[Start] = []
+        self.moments: list[tuple[Tensor, Tensor]] = []
+        self.rows: list[dict[str, float]] = []
 
     def __call__(self, phi: Tensor, neighbour: int | None) -> float:
-        start = self.first if neighbour is None else self.solutions[neighbour]
+        start = self.first.start() if neighbour is None else self.starts[neighbour]
         solution = solve(self.factors, phi, self.attempt, start, progress=False)
-        self.solutions.append(solution)
-        self.phi.append(phi)
-        return solution.log_evidence()
+        value = solution.log_evidence()
+        self.starts.append(solution.start())
+        self._keep(solution.mean, solution.covariance())
+        self.worst = max(self.worst, solution, key=lambda s: sum(g.negative for g in s.state.groups))
+        sweeps = len(solution.history.rows)
+        row = {"point": len(self.starts), "sweeps": sweeps, "gap": solution.history.last, "log density": value}
+        self.rows.append(row)
+        return value
 
-    def history(self, lattice: Lattice) -> pd.DataFrame:
+    def _keep(self, mean: Tensor, covariance: Tensor) -> None:
+        """Hold the moments of a node, as long as those of all fit the memory."""
+        if len(self.starts) * covariance.numel() > _MOST_HELD:
+            raise NotApplicable(
+                f"A grid with a covariance of {len(mean)} latents at each of more than {len(self.moments)} nodes does "
+                f"not fit the memory. Name {', '.join(map(repr, self.factors.outside))} in optimise=."
+            )
+        self.moments.append((mean, covariance))
+
+    def history(self) -> pd.DataFrame:
         """One row for each node."""
         import pandas as pd
 
-        rows = [
-            {"point": i + 1, "sweeps": len(s.history.rows), "gap": s.history.last, "log density": float(v)}
-            for i, (s, v) in enumerate(zip(self.solutions, lattice.log_density))
-        ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(self.rows)
 
 
-def _posterior(program: Program, factors: Factors, walk: _Walk, lattice: Lattice) -> Posterior:
-    if len(walk.solutions) * len(walk.first.mean) ** 2 > _MOST_HELD:
-        raise NotApplicable(
-            f"A grid of {len(walk.solutions)} nodes with a covariance of {len(walk.first.mean)} latents at each does "
-            f"not fit the memory. Name {', '.join(map(repr, factors.outside))} in optimise=."
-        )
-    means = torch.stack([s.mean for s in walk.solutions])
-    covariances = torch.stack([s.covariance() for s in walk.solutions])
+def _posterior(program: Program, factors: Factors, walk: _Walk, cells: Cells) -> Posterior:
+    means, covariances = (torch.stack(each) for each in zip(*walk.moments))
     inner, outer = factors.given.inner, factors.given.outer
-    worst = max(walk.solutions, key=lambda s: sum(g.negative for g in s.state.groups))
-    notes = (*program.notes, *site_notes(worst.state.groups))
+    notes = (
+        *program.notes,
+        *site_notes(walk.worst.state.groups),
+        *powers(s.attempt for s in walk.starts),
+        *_curved(cells),
+    )
     held = ", ".join(map(repr, factors.outside))
     sentence = (
         f"{held}, not Gaussian given the other latents, {'was' if len(factors.outside) == 1 else 'were'} held on a "
-        f"grid of {len(lattice.nodes)} points, with the evidence as their weight."
+        f"grid of {len(cells.lattice.nodes)} points, with the evidence as their weight."
     )
     return Posterior(
-        method="expectation propagation",
-        approximation=GridMixture(program.latents, inner, outer, Cells.of(lattice), means, covariances),
+        method=named(walk.first),
+        approximation=GridMixture(program.latents, inner, outer, cells, means, covariances),
         converged=True,
         message=" ".join([_given(factors, walk.first), sentence, *(f"Note: {note}." for note in notes)]),
         seconds=0.0,
-        history=walk.history(lattice),
-        log_evidence=_evidence(factors, lattice),
+        history=walk.history(),
+        log_evidence=_evidence(factors, cells.lattice, named(walk.first)),
         notes=(*notes, sentence),
+    )
+
+
+def _curved(cells: Cells) -> tuple[str, ...]:
+    """A note where the density is too curved for its grid."""
+    if cells.error() < _CLOSE and not cells.lattice.has_cliffs():
+        return ()
+    return (
+        f"the density on the grid is strongly curved: its moments are good to {max(cells.error(), _CLOSE):.2g} sd, and "
+        "mass that no node came near would be missing; compare with method='nuts'",
     )
 
 
@@ -155,7 +182,7 @@ def _given(factors: Factors, solution: Solution) -> str:
     return f"Given {held}: {describe(factors, solution)}"
 
 
-def _evidence(factors: Factors, lattice: Lattice) -> Estimate:
+def _evidence(factors: Factors, lattice: Lattice, how: str) -> Estimate:
     value = lattice.log_integral()
     even = (lattice.nodes % 2 == 0).all(1)
     coarse = float(lattice.log_density[even].logsumexp(0) - lattice.log_density.logsumexp(0)) + np.log(2.0) * len(
@@ -165,5 +192,5 @@ def _evidence(factors: Factors, lattice: Lattice) -> Estimate:
     if factors.projected:
         note = "the error of expectation propagation is unknown"
         grid = f"that of the grid is below {max(abs(coarse), 1e-4):.1g} nats"
-        return Estimate(value, None, "expectation propagation", target="approximation", notes=(note, grid), **keywords)
+        return Estimate(value, None, how, target="approximation", notes=(note, grid), **keywords)
     return Estimate(value, max(abs(coarse), 5e-5), "quadrature", target="population", **keywords)

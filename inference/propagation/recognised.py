@@ -34,9 +34,14 @@ class ClosedForm:
         """Look for the mass anew when nodes are asked for."""
         self._quadrature.forget()
 
-    def adopt(self, other: ClosedForm) -> None:
-        """Look for nodes where another one, of a problem nearby, found the mass."""
-        self._quadrature.adopt(other._quadrature)
+    @property
+    def place(self) -> tuple[Tensor | None, Tensor | None, int]:
+        """Where the mass was found, for the quadrature of a problem nearby."""
+        return self._quadrature.place
+
+    @place.setter
+    def place(self, place: tuple[Tensor | None, Tensor | None, int]) -> None:
+        self._quadrature.place = place
 
     def nodes(self, cavity: NormalFactor) -> tuple[Tensor, Tensor]:
         """Return nodes η and the tilted probabilities there, (k, n) each."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from probdl.inference.propagation.factors import Factors
-from probdl.inference.propagation.solving import Solution
+from probdl.inference.propagation.solving import Attempt, Solution
 from probdl.inference.propagation.weight_space import Sites
 
 
@@ -27,6 +30,15 @@ def named(solution: Solution) -> str:
     """Return the name of the method, with the power where it is not 1."""
     power = solution.attempt.power
     return "expectation propagation" if power == 1 else f"power expectation propagation (power {power:g})"
+
+
+def powers(attempts: Iterable[Attempt]) -> tuple[str, ...]:
+    """Return a note where the points of a grid have different powers, so that their evidences are not alike."""
+    counts = Counter(attempt.power for attempt in attempts)
+    if len(counts) < 2:
+        return ()
+    parts = ", ".join(f"{count} with power {power:g}" for power, count in sorted(counts.items(), reverse=True))
+    return (f"points of the grid were solved {parts}, whose evidences are not strictly alike",)
 
 
 def failures(solution: Solution) -> str:

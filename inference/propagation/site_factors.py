@@ -33,7 +33,7 @@ class SiteFactors:
         self.a = projection.directions[seen]
         self.power = power
         self.log_likelihood = _on(projection, seen)
-        quadrature = TiltedQuadrature(_raised(self.log_likelihood, power))
+        quadrature = TiltedQuadrature(raised(self.log_likelihood, power))
         closed = recognised(self.log_likelihood, self.a[:, 0]) if power == 1 else None
         self.tilted = quadrature if closed is None else ClosedForm(closed, quadrature)
         self.constant = projection.log_likelihood(projection.offsets[None])[0, ~seen].sum()
@@ -147,7 +147,8 @@ class SiteFactors:
         return (weights * log_likelihood[:, self.seen]).sum() + log_likelihood[0, ~self.seen].sum()
 
 
-def _raised(log_likelihood: Callable[[Tensor], Tensor], power: float) -> Callable[[Tensor], Tensor]:
+def raised(log_likelihood: Callable[[Tensor], Tensor], power: float) -> Callable[[Tensor], Tensor]:
+    """Return the logarithm of a power of a likelihood."""
     return log_likelihood if power == 1 else lambda u: power * log_likelihood(u)
 
 

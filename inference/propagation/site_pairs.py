@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from probdl.inference.propagation.pairs import PairFactor, ProjectionPair
-from probdl.inference.propagation.plane_factor import PlaneFactor
+from probdl.inference.propagation.site_factors import raised
 from probdl.inference.propagation.tilted_plane import PlaneMoments, TiltedPlane
 from probdl.natural import GaussianFactor
+from probdl.natural.planes import PlaneFactor
 
 
 class SitePairs:
@@ -21,7 +20,7 @@ class SitePairs:
     def __init__(self, projection: ProjectionPair, power: float = 1.0) -> None:
         self.a, self.power = projection.directions, power
         self.log_likelihood = projection.log_likelihood
-        self.tilted = TiltedPlane(_raised(projection.log_likelihood, power))
+        self.tilted = TiltedPlane(raised(projection.log_likelihood, power))
         self.error = 0.0
         self.forget()
 
@@ -127,7 +126,3 @@ class SitePairs:
         slopes = pair.directions @ along.mT
         moved = pair.directions @ mean + (slopes @ (u - self.a @ mean)[..., None])[..., 0]
         return (weights * pair.log_likelihood(moved)).sum()
-
-
-def _raised(log_likelihood: Callable[[Tensor], Tensor], power: float) -> Callable[[Tensor], Tensor]:
-    return log_likelihood if power == 1 else lambda u: power * log_likelihood(u)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class Attempt:
 
     Attributes:
         power: α of power expectation propagation, in (0, 1].
-        schedule: "parallel" or "sequential".
+        schedule: "parallel" or "sequential"; before the first attempt also "auto", which stands for both.
         damping: share of a step that is left out, or "auto".
         tolerance: of the moments at the fixed point.
         max_sweeps: where to give up.
@@ -42,6 +43,15 @@ class Attempt:
         schedules = ["parallel", "sequential"] if self.schedule == "auto" else [self.schedule]
         powers = [1.0, 0.5] if self.power == 1 and self.schedule == "auto" else [self.power]
         return [replace(self, power=p, schedule=s) for p in powers for s in schedules]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a solution nearby needs of another: the attempt that led to it, its sites, and where their mass lay."""
+
+    attempt: Attempt
+    sites: list[Any]
+    places: list[Any]
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,11 @@ class Solution:
         """Return their covariance, (d, d)."""
         return self.state.solution.covariance()
 
+    def start(self) -> Start:
+        """Return where a solution nearby may start; it does not hold the projections."""
+        groups = self.state.groups
+        return Start(self.attempt, [g.site for g in groups], [g.tilted.place for g in groups])
+
     def log_evidence(self) -> float:
         """Return the log evidence, in nats."""
         return float(self.state.log_evidence())
@@ -78,7 +93,7 @@ def solve(
     factors: Factors,
     phi: Tensor,
     attempt: Attempt,
-    start: Solution | None = None,
+    start: Start | None = None,
     progress: bool | None = None,
     verify: bool = False,
 ) -> Solution:
@@ -88,7 +103,7 @@ def solve(
         factors: of the program.
         phi: values of the latents outside.
         attempt: the first; others follow where its schedule is "auto".
-        start: a solution nearby, whose sites and kind of attempt come first, and whose quadrature is trusted.
+        start: from a solution nearby, whose kind of attempt comes first, and whose quadrature is trusted.
         progress: show a bar.
         verify: match all moments once more from a fresh look at the tilted distributions, as without a start.
 
@@ -111,21 +126,19 @@ def _attempt(
     base: GaussianFactor,
     seen: dict[str, Seen],
     attempt: Attempt,
-    start: Solution | None,
+    start: Start | None,
     progress: bool | None,
     verify: bool,
 ) -> tuple[FixedPoint, Iteration]:
     groups = [_sites(x, attempt.power) for x in seen.values()]
     if start is not None:
-        for group, before in zip(groups, start.state.groups):
-            group.site = before.site
-            if type(group.tilted) is type(before.tilted):
-                group.tilted.adopt(before.tilted)
+        for group, site, place in zip(groups, start.sites, start.places):
+            group.site, group.tilted.place = site, place
     state = FixedPoint(base, groups, attempt.damping)
     tolerance = at_least(attempt.tolerance, base.shift.dtype)
     history = state.run(attempt.schedule, tolerance, attempt.max_sweeps, progress, verify or start is None)
     if not history.converged:
-        raise ConvergenceError(_not_converged(attempt, history.last, tolerance))
+        raise ConvergenceError(_not_converged(len(history.rows), state.gap, tolerance))
     return state, history
 
 
@@ -133,9 +146,9 @@ def _sites(seen: Seen, power: float) -> Sites:
     return SiteFactors(seen, power) if isinstance(seen, Projection) else SitePairs(seen, power)
 
 
-def _not_converged(attempt: Attempt, gap: float, tolerance: float) -> str:
+def _not_converged(sweeps: int, gap: float, tolerance: float) -> str:
     return (
-        f"Expectation propagation did not reach a fixed point in {attempt.max_sweeps} sweeps: the moments still differ "
+        f"Expectation propagation did not reach a fixed point in {sweeps} sweeps: the moments still differ "
         f"by {gap:.2g} (tolerance {tolerance:.2g}). Raise max_sweeps, use power=0.5, rescale strongly correlated or "
         "separated covariates, give the latents tighter priors, or use method='laplace' or 'nuts'."
     )

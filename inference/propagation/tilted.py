@@ -65,9 +65,14 @@ class TiltedQuadrature:
         """Look for the mass anew at the next call."""
         self._low = None
 
-    def adopt(self, other: TiltedQuadrature) -> None:
-        """Look where another one, of a problem nearby, found the mass."""
-        self._low, self._high, self.points = other._low, other._high, other.points
+    @property
+    def place(self) -> tuple[Tensor | None, Tensor | None, int]:
+        """Where the mass was found, for the quadrature of a problem nearby."""
+        return self._low, self._high, self.points
+
+    @place.setter
+    def place(self, place: tuple[Tensor | None, Tensor | None, int]) -> None:
+        self._low, self._high, self.points = place
 
     def __call__(self, cavity: NormalFactor, tolerance: float | None = None) -> TiltedMoments:
         """Return the tilted moments under these cavities (positive precisions); ``tolerance`` may be looser."""
@@ -205,11 +210,19 @@ def _moments(sums: Tensor, spacing: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _errors(full: tuple[Tensor, ...], half: tuple[Tensor, ...], quarter: tuple[Tensor, ...]) -> tuple[float, float]:
-    """The error of the full rule, if the next halving shrinks the difference as the last one did; and of the next."""
     sd = full[2].sqrt()
-    last, before = _gaps(full, half, sd), _gaps(half, quarter, sd)
+    return errors_by_halving(_gaps(full, half, sd), _gaps(half, quarter, sd))
+
+
+def errors_by_halving(last: Tensor, before: Tensor) -> tuple[float, float]:
+    """Return the errors of a rule and of the rule of half its size, from the differences that two halvings made.
+
+    Args:
+        last: between the rules of full and of half size.
+        before: between those of half and a quarter; the next halving shrinks the difference as much as this one did.
+    """
     ratio = (last / before).nan_to_num(0.5).clamp(max=0.5)
-    return float((last * ratio / (1 - ratio)).max()), float(last.max())
+    return float((last * ratio / (1 - ratio)).nan_to_num(0.0).max()), float(last.nan_to_num(math.inf).max())
 
 
 def _gaps(fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...], sd: Tensor) -> Tensor:

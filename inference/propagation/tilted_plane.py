@@ -11,7 +11,8 @@ from torch import Tensor
 
 from probdl.errors import ConvergenceError
 from probdl.inference.programs.derivatives import at_least
-from probdl.inference.propagation.plane_factor import PlaneFactor
+from probdl.inference.propagation.tilted import errors_by_halving
+from probdl.natural.planes import PlaneFactor
 
 _DROP = 25.0  # nats below the maximum at which the integrand may be cut off
 _BUDGET = 2_000_000  # values held at a time
@@ -59,11 +60,18 @@ class TiltedPlane:
         """Look for the mass anew at the next call."""
         self._centre = None
 
-    def adopt(self, other: TiltedPlane) -> None:
-        """Look where another one, of a problem nearby, found the mass."""
-        if other._centre is not None:
-            self._centre, self._root, self.points = other._centre, other._root, other.points
-            self._low, self._high = other._low.clone(), other._high.clone()
+    @property
+    def place(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int] | None:
+        """Where the mass was found and how it lay, for the quadrature of a problem nearby."""
+        if self._centre is None:
+            return None
+        return self._centre, self._root, self._low.clone(), self._high.clone(), self.points
+
+    @place.setter
+    def place(self, place: tuple[Tensor, Tensor, Tensor, Tensor, int] | None) -> None:
+        if place is not None:
+            self._centre, self._root, low, high, self.points = place
+            self._low, self._high = low.clone(), high.clone()
 
     def __call__(self, cavity: PlaneFactor, tolerance: float | None = None) -> PlaneMoments:
         """Return the tilted moments under these cavities."""
@@ -234,11 +242,8 @@ def _moments(sums: Tensor, spacing: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _errors(rules: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[float, float]:
-    """The error of the finest rule, if the next halving shrinks the difference as the last one did; and of the next."""
     variances = rules[0][2].diagonal(dim1=-2, dim2=-1)
-    last, before = (_gaps(a, b, variances) for a, b in ((rules[0], rules[1]), (rules[1], rules[2])))
-    ratio = (last / before).nan_to_num(0.5).clamp(max=0.5)
-    return float((last * ratio / (1 - ratio)).nan_to_num(0.0).max()), float(last.nan_to_num(math.inf).max())
+    return errors_by_halving(_gaps(rules[0], rules[1], variances), _gaps(rules[1], rules[2], variances))
 
 
 def _gaps(fine: tuple[Tensor, ...], coarse: tuple[Tensor, ...], variances: Tensor) -> Tensor:

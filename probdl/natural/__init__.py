@@ -1,6 +1,6 @@
 """Exponential families: densities whose products add parameters, and whose moments decide the closest member.
 
-- ``factors``: Normal factors in natural parameters, as expectation propagation multiplies and divides them.
+- ``factors``, ``planes``: Normal factors in natural parameters, as expectation propagation multiplies and divides them.
 - ``exponential``: what a family is, :math:`h(z) g(\\eta) \\exp(\\eta^\\top u(z))`. ``solving``: from E[u] to it.
 - ``normals``, ``continuous``, ``discrete``: the families. ``naming``: all of them. ``triangles``: symmetric matrices.
 - ``supports``: where p must lie. ``expectations``, ``integrals``: E[u] of draws, a distribution, a log-density.

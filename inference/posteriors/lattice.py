@@ -2,8 +2,8 @@ r"""A density of a few variables on a lattice around its mode.
 
 In coordinates φ = φ̂ + B t, with B Bᵀ the inverse curvature at the mode, the log-density is followed outwards over the
 lattice h·ℤᵏ until it has fallen by ten nats; between the nodes it is a cubic spline plus the Gaussian that it is near.
-Sums over the lattice converge exponentially, as the trapezoid rule does. Source: Rue, Martino & Chopin (2009), section
-3.1.
+Beyond them it goes on as a quadratic, or the spline would ring. Sums over the lattice converge exponentially, as the
+trapezoid rule does. Source: Rue, Martino & Chopin (2009), section 3.1.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from probdl.errors import ConvergenceError
 
 _DROP = 10.0  # nats below the maximum where the lattice ends
 _MOST = 2000  # nodes
+_MARGIN = 3  # places around the nodes that continue the density
+_CLIFF, _MASS = 15.0, -6.0  # nats: a drop between neighbours, and below the maximum
 _FINE = {1: 12, 2: 8, 3: 5}  # cells of the interpolated density between two nodes, by dimension
 
 
@@ -49,6 +51,13 @@ class Lattice:
         """Return t at φ (..., k)."""
         gap = (phi - self.centre)[..., None]
         return torch.linalg.solve_triangular(self.root, gap, upper=False)[..., 0]
+
+    def has_cliffs(self) -> bool:
+        """Whether the density falls by 15 nats from a node with mass to the next: it may go on between them."""
+        _, known = _dense(self)
+        drops = [np.abs(np.diff(known, axis=axis)) for axis in range(known.ndim)]
+        tops = [np.maximum(*_neighbours(known, axis)) for axis in range(known.ndim)]
+        return any(bool(((drop > _CLIFF) & (top > _MASS)).any()) for drop, top in zip(drops, tops))
 
     def log_integral(self) -> float:
         """Return the logarithm of the integral over φ."""
@@ -115,19 +124,25 @@ class Cells:
         """Interpolate a lattice."""
         from scipy.ndimage import map_coordinates
 
-        nodes, h, k = lattice.nodes, lattice.spacing, lattice.nodes.shape[1]
-        first, last = nodes.amin(0), nodes.amax(0)
-        shape = tuple((last - first + 1).tolist())
-        gaussian = -0.5 * h**2 * (nodes**2).sum(1)
-        rest = _filled((lattice.log_density - lattice.log_density.max() - gaussian), nodes - first, shape)
-        per = _FINE[k]
-        axes = [(np.arange((n + 1) * per) + 0.5) / per - 1.0 for n in shape]
+        h, per = lattice.spacing, _FINE[lattice.nodes.shape[1]]
+        first, known = _dense(lattice)
+        held = _continued(known)
+        places = [h * x for x in np.meshgrid(*[np.arange(n) + f for n, f in zip(held.shape, first)], indexing="ij")]
+        axes = [(np.arange((n + 1) * per) + 0.5) / per - 1.0 for n in held.shape]
         grid = np.meshgrid(*axes, indexing="ij")
-        smooth = map_coordinates(rest, grid, order=3, mode="nearest")
-        t = [h * (g + float(f)) for g, f in zip(grid, first)]
-        logs = torch.as_tensor(smooth - 0.5 * sum(x**2 for x in t)).to(lattice.log_density)
-        low = h * (first.to(lattice.centre) - 1.0)
+        smooth = map_coordinates(held + 0.5 * sum(x**2 for x in places), grid, order=3, mode="nearest")
+        logs = smooth - 0.5 * sum((h * (g + f)) ** 2 for g, f in zip(grid, first))
+        logs = torch.as_tensor(np.minimum(logs, _highest_corner(known, per) + 1.0)).to(lattice.log_density)
+        low = h * (torch.as_tensor(first).to(lattice.centre) - 1.0)
         return cls(lattice, low, h / per, logs - logs.reshape(-1).logsumexp(0))
+
+    def error(self) -> float:
+        """Return how far the moments in the cells are from the sums over the nodes: of means in sds, of log sds."""
+        lattice = self.lattice
+        of_nodes = _moments(lattice.nodes.to(self.low) * lattice.spacing, lattice.log_density.softmax(0))
+        of_cells = _moments(self.centres(), self.log_probability.reshape(-1).exp())
+        shift = (of_cells[0] - of_nodes[0]).abs() / of_nodes[1]
+        return float(torch.maximum(shift, (of_cells[1] / of_nodes[1]).log().abs()).max())
 
     def centres(self) -> Tensor:
         """Return the middles of the cells in coordinates t, (cells, k)."""
@@ -150,10 +165,14 @@ class Cells:
     @cached_property
     def _nearest(self) -> Tensor:
         """The index of the visited node nearest to each place of the lattice's box, of its shape."""
+        from scipy.ndimage import distance_transform_edt
+
         nodes = self.lattice.nodes
-        first, shape = nodes.amin(0), tuple((nodes.amax(0) - nodes.amin(0) + 1).tolist())
-        index = _filled(torch.arange(len(nodes), device=nodes.device), nodes - first, shape)
-        return torch.as_tensor(index).round().long().to(nodes.device)
+        places = (nodes - nodes.amin(0)).cpu().numpy()
+        index = np.full(places.max(0) + 1, -1)
+        index[tuple(places.T)] = np.arange(len(places))
+        nearest = distance_transform_edt(index < 0, return_distances=False, return_indices=True)
+        return torch.as_tensor(index[tuple(nearest)]).to(nodes.device)
 
     def neighbours(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return the nodes around coordinates t (n, k), (n, 2ᵏ), and the values of their hat functions there."""
@@ -176,11 +195,56 @@ class Cells:
         return self.centres()[cells] + (inside - 0.5) * self.width
 
 
-def _filled(values: Tensor, places: Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """An array with the values at their places; elsewhere that of the nearest place, in regions of no mass."""
+def _moments(x: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and sds of points (m, k) with probabilities (m,)."""
+    mean = p @ x
+    return mean, (p @ (x - mean) ** 2).sqrt()
+
+
+def _dense(lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
+    """The first place, and an array of the log-densities around the nodes, 0 for the largest, NaN where not visited."""
+    nodes = lattice.nodes.cpu().numpy()
+    first = nodes.min(0) - _MARGIN
+    known = np.full(nodes.max(0) + _MARGIN - first + 1, np.nan)
+    known[tuple((nodes - first).T)] = (lattice.log_density - lattice.log_density.max()).cpu().double().numpy()
+    return first.astype(float), known
+
+
+def _continued(known: np.ndarray) -> np.ndarray:
+    """Go on as quadratics of three nodes in a row, falling, for the margin; further out by the nearest node."""
     from scipy.ndimage import distance_transform_edt
 
-    full = np.full(shape, np.nan)
-    full[tuple(places.cpu().numpy().T)] = values.cpu().double().numpy()
-    nearest = distance_transform_edt(np.isnan(full), return_distances=False, return_indices=True)
-    return full[tuple(nearest)]
+    held = known.copy()
+    for _ in range(_MARGIN):
+        guesses = [
+            g
+            for axis in range(held.ndim)
+            for g in (_guess(held, axis), np.flip(_guess(np.flip(held, axis), axis), axis))
+        ]
+        count = sum(~np.isnan(g) for g in guesses)
+        mean = np.nansum(guesses, 0) / np.maximum(count, 1)
+        held = np.where(np.isnan(held) & (count > 0), mean, held)
+    away, nearest = distance_transform_edt(np.isnan(held), return_indices=True)
+    return held[tuple(nearest)] - 0.5 * away**2
+
+
+def _guess(held: np.ndarray, axis: int) -> np.ndarray:
+    """The quadratic through the three places before each along an axis, there; never above the last. NaN without."""
+    x = np.moveaxis(held, axis, 0)
+    out = np.full_like(x, np.nan)
+    out[3:] = np.minimum(3 * x[2:-1] - 3 * x[1:-2] + x[:-3], x[2:-1])
+    return np.moveaxis(out, 0, axis)
+
+
+def _highest_corner(known: np.ndarray, per: int) -> np.ndarray:
+    """For each cell the largest log-density of the visited nodes around it; −∞ where there is none."""
+    top = np.pad(np.nan_to_num(known, nan=-np.inf), 1, constant_values=-np.inf)
+    for axis in range(known.ndim):
+        top = np.repeat(np.maximum(*_neighbours(top, axis)), per, axis)
+    return top
+
+
+def _neighbours(x: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each entry along an axis, and the next."""
+    moved = np.moveaxis(x, axis, 0)
+    return np.moveaxis(moved[:-1], 0, axis), np.moveaxis(moved[1:], 0, axis)
