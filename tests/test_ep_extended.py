@@ -5,17 +5,20 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro_models import clutter, clutter_data, grid_moments, probit
+from pyro_models import clutter, clutter_data, grid_moments, logistic, probit
 from scipy import integrate, optimize, stats
 
 import probdl
 from probdl.inference import ExpectationPropagation, Posterior, fit
 from probdl.inference.posteriors.lattice import Cells, explore_lattice
 from probdl.inference.programs.program import Program
+from probdl.inference.propagation import outer_grid
 from probdl.inference.propagation.evidence import Evidence
 from probdl.inference.propagation.factors import Factors
+from probdl.inference.propagation.fixed_point import FixedPoint
 from probdl.inference.propagation.recognised import recognised
 from probdl.inference.propagation.report import powers
+from probdl.inference.propagation.site_factors import SiteFactors
 from probdl.inference.propagation.solving import Attempt
 from probdl.inference.propagation.tilted import TiltedQuadrature
 from probdl.natural import NormalFactor
@@ -524,6 +527,77 @@ def test_perfectly_separated_and_collinear_data_give_a_finite_answer():
 def test_a_tight_limit_on_sweeps_names_the_way_out():
     with pytest.raises(probdl.ConvergenceError, match="2 sweeps.*power=0.5"):
         fit(clutter, clutter_data(1), method=ExpectationPropagation(max_sweeps=2))
+
+
+def logistic_data(n, p, seed=9):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, p))
+    w = rng.normal(size=p) * 0.3
+    return X, (rng.random(n) < 1 / (1 + np.exp(-X @ w))).astype(float)
+
+
+def test_the_start_at_the_mode_spares_the_sweeps_of_a_wild_beginning():
+    """From sites that say nothing 60 sweeps and more, with gaps of several sds; from the mode a few."""
+    X, y = logistic_data(3000, 50)
+    posterior = fit(logistic, X, y, method="ep")
+    assert len(posterior.history) < 12
+    assert posterior.history["gap"].max() < 0.1
+
+
+def test_extrapolated_steps_halve_the_sweeps():
+    """Plain parallel steps need about 24 on these data."""
+    X, y = probdl.data.breast_cancer(standardise=True)
+    assert len(fit(logistic, X, y, method="ep").history) < 18
+
+
+def test_a_fixed_point_that_does_not_stand_a_fresh_look_is_refused(monkeypatch):
+    """At the fresh look the tilted distributions turn out to be others, as when mass had been missed."""
+
+    def elsewhere(self):
+        known = self.log_likelihood
+        self.tilted = TiltedQuadrature(lambda u: known(u + 1.0))
+
+    monkeypatch.setattr(SiteFactors, "look_again", elsewhere)
+    with pytest.raises(probdl.ConvergenceError, match="the moments still differ by 0"):
+        fit(logistic, *logistic_data(30, 2), method="ep")
+
+
+def test_where_power_one_fails_half_the_power_is_taken_and_said(monkeypatch):
+    run = FixedPoint.run
+
+    def fails_at_power_one(self, *args, **kwargs):
+        history = run(self, *args, **kwargs)
+        history.converged = history.converged and self.groups[0].power != 1
+        return history
+
+    data = logistic_data(30, 2)
+    half = fit(logistic, *data, method=ExpectationPropagation(power=0.5))
+    monkeypatch.setattr(FixedPoint, "run", fails_at_power_one)
+    fallen = fit(logistic, *data, method="ep")
+    assert torch.allclose(fallen.mean("w"), half.mean("w"), atol=1e-6)
+    assert fallen.method == "power expectation propagation (power 0.5)"
+    assert "2 attempts before it did not converge" in fallen.message
+    with pytest.raises(probdl.ConvergenceError):
+        fit(logistic, *data, method=ExpectationPropagation(schedule="parallel"))
+
+
+def test_a_grid_that_is_too_coarse_is_refined(monkeypatch):
+    rng = np.random.default_rng(2)
+    y = rng.normal(1.0, 2.0, size=12)
+
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 3.0))
+        s = pyro.sample("s", dist.HalfNormal(2.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(mu, s), obs=y)
+
+    fine = fit(model, y, method="ep")
+    monkeypatch.setitem(outer_grid._SPACING, 1, 4.0)
+    coarse = fit(model, y, method="ep")
+    assert abs(coarse.log_evidence.value - fine.log_evidence.value) < 1e-3
+    assert torch.allclose(coarse.sd("s"), fine.sd("s"), rtol=0.01)
+    monkeypatch.setattr(outer_grid, "_REFINEMENTS", 1)
+    assert any("strongly curved" in note for note in fit(model, y, method="ep").notes)
 
 
 def test_many_sites_take_a_few_sweeps():

@@ -144,3 +144,18 @@ def test_auto_says_what_it_chose_and_why():
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="draws must be at least 8; got 0"):
         NUTS(draws=0)
+
+
+def test_a_density_too_large_to_tell_points_apart_still_gives_the_mode():
+    """Values near 1e10 have 2e-6 as their last digit: no step shows an improvement within a thousandth of a sd."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(2000, 5)), (rng.random(2000) < 0.5).astype(float)
+
+    def model(X, y, constant):
+        w = pyro.sample("w", dist.Normal(0.0, 2.0).expand([5]).to_event(1))
+        pyro.factor("constant", torch.tensor(-constant, dtype=torch.float64))
+        with pyro.plate("rows", len(X)):
+            pyro.sample("y", dist.Bernoulli(logits=X @ w), obs=y)
+
+    plain, shifted = (fit(model, X, y, constant, method="laplace") for constant in (0.0, 1e10))
+    assert float(((shifted.mean("w") - plain.mean("w")) / plain.sd("w")).abs().max()) < 0.01
