@@ -11,7 +11,8 @@ a loop (``probdl.loops``).
 - ``GaussianProcessClassifier``, ``GaussianProcessRegressor``: functions with a prior, seen through labels or noise; by
   expectation propagation. Their covariance functions are in ``kernels``.
 
-The parts that models share: ``network_model`` (eval mode, save and load), ``form`` (shape and columns of the data),
+The parts that models share: ``network_model`` (training, eval mode, save and load), ``row_model`` (the same for rows
+of one form), ``form`` (shape and columns of the data),
 ``units`` (standardisation and its Jacobian), ``networks`` (chosen by shape), ``held_out`` (validation rows), ``elbo``
 (the bound and importance weights), ``saved`` (what a file says about a model).
 """

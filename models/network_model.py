@@ -1,10 +1,10 @@
-"""What all models around networks share: the data's form and units, eval mode, files."""
+"""What all models that hold networks share: training, eval mode, files."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from probdl import files
-from probdl.models.form import Form
-from probdl.models.saved import check_header, history_from_json, history_to_json, load_tensors
-from probdl.models.units import Units
+from probdl.loops import Descent, NotFiniteError, descend, one_thread
+from probdl.models.saved import check_header, history_from_json, history_to_json, load_tensors, rebuild
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +23,7 @@ Model = TypeVar("Model", bound="NetworkModel")
 
 
 class NetworkModel(nn.Module, ABC):
-    """A model that holds networks, fitted to rows of one form.
+    """A model that holds networks; ``found`` is what ``fit`` found in the data, and rebuilds the model from a file.
 
     Args:
         networks: by the argument they came from; None where the model chooses one.
@@ -39,18 +38,17 @@ class NetworkModel(nn.Module, ABC):
         self._given = networks
         self._start = {name: deepcopy(net.state_dict()) for name, net in networks.items() if net is not None}
         self.dtype = dtype
-        self.form: Form | None = None
-        self.units: Units | None = None
-        self.family = ""
+        self.fitted = False
         self.history: pd.DataFrame | None = None
         self.message = "not fitted"
 
     @abstractmethod
-    def _assemble(self, form: Form, units: Units, family: str, seed: int) -> None:
-        """Set ``form``, ``units`` and ``family``, and build all parts of the model; ``seed`` draws their weights."""
+    def _found(self) -> dict[str, Any]:
+        """Return what ``fit`` found in the data (shapes, classes, vocabulary), as JSON can hold it."""
 
-    def _check_support(self, x: Tensor) -> None:
-        """Raise a ValueError for rows that the model gives no probability; most take any."""
+    @abstractmethod
+    def _rebuild(self, found: dict[str, Any]) -> None:
+        """Build all parts of the model from what ``_found`` returned; their weights are loaded afterwards."""
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted model to one safetensors file; nothing in it is a program.
@@ -61,15 +59,13 @@ class NetworkModel(nn.Module, ABC):
         Raises:
             ValueError: before ``fit``.
         """
-        form, units = self._fitted("save")
+        self._check_fitted("save")
         header = {
             "model": type(self).__name__,
             "settings": {name: getattr(self, name) for name in self.SETTINGS},
             "dtype": str(self.dtype).removeprefix("torch."),
             "networks": {name: type(net).__name__ for name, net in self._given.items() if net is not None},
-            "family": self.family,
-            "form": form.to_json(),
-            "each": units.scale.ndim > 0,
+            "found": self._found(),
             "history": history_to_json(self.history),
             "message": self.message,
         }
@@ -94,17 +90,36 @@ class NetworkModel(nn.Module, ABC):
         tensors, header = files.read(path)
         arguments: dict[str, Any] = {**check_header(header, cls.__name__, networks, path), **networks}
         model = cls(**arguments)
-        form = Form.from_json(header["form"])
-        model._assemble(form, Units.plain(form.shape, header["each"]), header["family"], seed=0)
+        rebuild(model, header["found"], path)
         load_tensors(model, tensors, path)
         model.history, model.message = history_from_json(header["history"]), header["message"]
+        model.fitted = True
         return model.to(torch.device(device)).eval()
 
-    def _fitted(self, what: str) -> tuple[Form, Units]:
-        """Return the form and the units of a fitted model, or raise."""
-        if self.form is None or self.units is None:
+    def _train(self, loss: Any, data: Sequence[Tensor], *, one: bool, **how: Any) -> Descent:
+        """Descend, also into the history and the message, and end fitted and in eval mode even if the loss became NaN.
+
+        Args:
+            loss, data: as ``descend`` takes them.
+            one: whether to run on one thread, which is fastest for small batches and recurrent networks.
+            how: further arguments of ``descend``.
+        """
+        with one_thread(one):
+            try:
+                return self._learnt(descend(self, loss, data, **how))
+            except NotFiniteError as error:
+                self._learnt(error.descent)
+                raise
+
+    def _learnt(self, how: Descent) -> Descent:
+        self.history, self.message, self.fitted = how.history, how.message, True
+        self.eval()
+        return how
+
+    def _check_fitted(self, what: str) -> None:
+        """Raise unless the model is fitted."""
+        if not self.fitted:
             raise ValueError(f"This {type(self).__name__} is not fitted yet: call fit(x) before {what}.")
-        return self.form, self.units
 
     def _restarted(self, name: str) -> nn.Module | None:
         """Return the network that was passed, if any, with the weights it came with."""
@@ -112,13 +127,6 @@ class NetworkModel(nn.Module, ABC):
         if network is not None:
             network.load_state_dict(self._start[name])
         return network
-
-    def _inward(self, x: Any) -> Tensor:
-        """Return rows as the networks take them: checked, standardised, on their device."""
-        form, units = self._fitted("this")
-        rows = form.check(x)
-        self._check_support(rows)
-        return units.inward(rows).to(self._device, self.dtype)
 
     @property
     def _device(self) -> torch.device:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     import pandas as pd
 
-KEYS = ("settings", "dtype", "networks", "family", "form", "each", "history", "message")
+KEYS = ("settings", "dtype", "networks", "found", "history", "message")
 
 
 def check_header(
@@ -45,6 +45,17 @@ def check_header(
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"path must be a file of {model}.save; {str(path)!r} names no floating type of torch.")
     return {**header["settings"], "dtype": dtype}
+
+
+def rebuild(model: Any, found: Any, path: str | os.PathLike) -> None:
+    """Build the parts of a model from what a file's header says it found, or raise a ValueError."""
+    try:
+        model._rebuild(found)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"path must be a file of {type(model).__name__}.save; the header of {str(path)!r} does not describe one "
+            f"({type(error).__name__}: {error})."
+        ) from error
 
 
 def load_tensors(module: nn.Module, tensors: dict[str, Tensor], path: str | os.PathLike) -> None:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from probdl.divergences.estimate import Estimate
 from probdl.families import BernoulliHead, Conditional, MeanFieldNormal, NormalHead, reparameterised
-from probdl.loops import Descent, NotFiniteError, batches, cosine, descend, one_thread
+from probdl.loops import NotFiniteError, batches, cosine
 from probdl.models.arguments import count, one_of
 from probdl.models.elbo import CHUNK, elbo_estimate, elbo_terms, importance_estimate, log_weights
 from probdl.models.form import Form
 from probdl.models.held_out import chosen_device, split
-from probdl.models.network_model import NetworkModel
 from probdl.models.networks import check_network, chosen_decoder, chosen_encoder
+from probdl.models.row_model import RowModel, home
 from probdl.models.units import WAYS, Units
 from probdl.nn import seeded
 
@@ -29,7 +29,7 @@ STEPS = 20_000
 SMALL = 2**15  # numbers in a batch up to which one thread is as fast as several
 
 
-class VAE(NetworkModel):
+class VAE(RowModel):
     r"""A latent variable model fitted together with an approximation to its posterior.
 
     .. math:: \log p(x) ≥ E_{q(z|x)} \log p(x | z) - \mathrm{KL}(q(z | x) ‖ p(z)), \qquad p(z) = N(0, I).
@@ -96,6 +96,7 @@ class VAE(NetworkModel):
         self.hidden = None if hidden is None else tuple(hidden)
         self.patience = None if patience is None else count(patience, "patience")
         self.learning_rate, self.decay = learning_rate, decay
+        self.family = ""
         self.encoder: MeanFieldNormal | None = None
         self.decoder: Conditional | None = None
 
@@ -147,13 +148,13 @@ class VAE(NetworkModel):
         size = min(128 if batch_size is None else count(batch_size, "batch_size"), len(train))
         limits = {"epochs": epochs, "steps": STEPS if epochs is None and steps is None else steps}
         # Seeded, because dropout in a network that was passed draws from the global generator.
-        with seeded(seed), one_thread(data[0].device.type == "cpu" and data[0][:size].numel() <= SMALL):
+        with seeded(seed):
             try:
-                how = self._descend(data, size, seed=seed, progress=progress, **limits)
-            except NotFiniteError as error:
-                self._finish(data, error.descent, seed)
+                self._descend(data, size, seed=seed, progress=progress, **limits)
+            except NotFiniteError:
+                self._finish(data, seed)
                 raise
-            return self._finish(data, how, seed)
+        return self._finish(data, seed)
 
     def sample(self, n: int, *, mean: bool = False, seed: int = 0) -> Tensor | pd.DataFrame:
         """Draw ``n`` rows from the model, z from the prior and x given z; in the data's units and form.
@@ -184,7 +185,7 @@ class VAE(NetworkModel):
         """
         encoder = self._parts("encode")[2]
         with self._quietly():
-            return torch.cat([encoder(u).mean for u in self._inward(x).split(CHUNK)]).to(_home(x))
+            return torch.cat([encoder(u).mean for u in self._inward(x).split(CHUNK)]).to(home(x))
 
     def reconstruct(self, x: Any) -> Tensor | pd.DataFrame:
         """Return the decoder's mean at ``encode(x)``, of x's shape and in its units; deterministic.
@@ -219,7 +220,7 @@ class VAE(NetworkModel):
             Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, ICLR.
         """
         log_w = self._scores("log_likelihood", log_weights, x, count(draws, "draws", least=2), seed)[0]
-        return importance_estimate(log_w.to(_home(x)), self._parts("log_likelihood")[1].log_jacobian)
+        return importance_estimate(log_w.to(home(x)), self._parts("log_likelihood")[1].log_jacobian)
 
     def elbo(self, x: Any, draws: int = 100, *, seed: int = 0) -> Estimate:
         r"""Estimate the evidence lower bound of each row, :math:`E_q \log p(x|z) - \mathrm{KL}(q ‖ p(z))`.
@@ -236,7 +237,7 @@ class VAE(NetworkModel):
             ValueError, TypeError: before ``fit``, or for rows unlike those of ``fit``.
         """
         log_p, kl = self._scores("elbo", elbo_terms, x, count(draws, "draws", least=2), seed)
-        return elbo_estimate(log_p.to(_home(x)), kl.to(_home(x)), self._parts("elbo")[1].log_jacobian)
+        return elbo_estimate(log_p.to(home(x)), kl.to(home(x)), self._parts("elbo")[1].log_jacobian)
 
     @property
     def scale(self) -> Tensor:
@@ -266,12 +267,18 @@ class VAE(NetworkModel):
         self.encoder = MeanFieldNormal(encoder).to(self.dtype)
         self.decoder = HEADS[family](decoder).to(self.dtype)
 
-    def _descend(self, data: list[Tensor], size: int, **how: Any) -> Descent:
+    def _found(self) -> dict[str, Any]:
+        return {**super()._found(), "family": self.family}
+
+    def _rebuild(self, found: dict[str, Any]) -> None:
+        self._assemble(*self._form_and_units(found), found["family"], seed=0)
+
+    def _descend(self, data: list[Tensor], size: int, **how: Any) -> None:
         """Descend on the rows data[0], with the rows data[1], if any, as validation."""
-        return descend(
-            self,
+        self._train(
             self._loss(),
             (data[0],),
+            one=data[0].device.type == "cpu" and data[0][:size].numel() <= SMALL,
             validation=(data[1],) if len(data) > 1 else None,
             batch_size=size,
             learning_rate=cosine(self.learning_rate) if self.decay else self.learning_rate,
@@ -291,10 +298,9 @@ class VAE(NetworkModel):
 
         return loss
 
-    def _finish(self, data: list[Tensor], how: Descent, seed: int) -> VAE:
+    def _finish(self, data: list[Tensor], seed: int) -> VAE:
         """Fix what training left open (the decoder's scale), given the training rows."""
         _, _, encoder, decoder = self._parts("fit")
-        self.eval()
         # With n draws in all, the error of the variance costs 1/(2n) nats a row.
         noise, passes = self._noise(seed), math.ceil(5000 / len(data[0]))
         with torch.no_grad():
@@ -304,7 +310,7 @@ class VAE(NetworkModel):
                 for (rows,) in batches((data[0],), CHUNK)
             )
         held = "" if len(data) > 1 else "; no rows were held out to stop early"
-        self.history, self.message = how.history, f"{self.family} likelihood; {how.message}{held}"
+        self.message = f"{self.family} likelihood; {self.message}{held}"
         return self
 
     def _check_support(self, x: Tensor) -> None:
@@ -326,7 +332,7 @@ class VAE(NetworkModel):
 
     def _parts(self, what: str) -> tuple[Form, Units, MeanFieldNormal, Conditional]:
         """Return what a fitted model has, or raise."""
-        form, units = self._fitted(what)
+        form, units = self._rows(what)
         assert self.encoder is not None  # both are built together with the form
         assert self.decoder is not None
         return form, units, self.encoder, self.decoder
@@ -335,7 +341,3 @@ class VAE(NetworkModel):
 def is_binary(x: Tensor) -> bool:
     """Whether all values are 0 or 1."""
     return bool(((x == 0) | (x == 1)).all())
-
-
-def _home(x: Any) -> torch.device:
-    return x.device if isinstance(x, Tensor) else torch.device("cpu")

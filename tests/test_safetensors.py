@@ -141,7 +141,11 @@ def test_a_file_of_another_model_is_refused(path):
 def test_a_header_that_lacks_something_is_refused(fitted, path):
     fitted.save(path)
     tensors, header = files.read(path)
-    for change, match in (({"form": None}, "lacks form"), ({"dtype": "load"}, "names no floating type")):
+    for change, match in (
+        ({"found": None}, "lacks found"),
+        ({"found": {"form": 3}}, "does not describe one"),
+        ({"dtype": "load"}, "names no floating type"),
+    ):
         files.write(path, tensors, {k: v for k, v in {**header, **change}.items() if v is not None})
         with pytest.raises(ValueError, match=match):
             VAE.load(path)

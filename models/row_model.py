@@ -1,0 +1,56 @@
+"""A model fitted to rows of one form, in standardised units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from probdl.models.form import Form
+from probdl.models.network_model import NetworkModel
+from probdl.models.units import Units
+
+
+class RowModel(NetworkModel):
+    """A network model of rows (n, ...): their form (shape and columns) and their units (standardisation).
+
+    Args:
+        networks, dtype: as of ``NetworkModel``.
+    """
+
+    def __init__(self, networks: dict[str, nn.Module | None], dtype: torch.dtype) -> None:
+        super().__init__(networks, dtype)
+        self.form: Form | None = None
+        self.units: Units | None = None
+
+    def _check_support(self, x: Tensor) -> None:
+        """Raise a ValueError for rows that the model gives no probability; most take any."""
+
+    def _found(self) -> dict[str, Any]:
+        form, units = self._rows("save")
+        return {"form": form.to_json(), "each": units.scale.ndim > 0}
+
+    @staticmethod
+    def _form_and_units(found: dict[str, Any]) -> tuple[Form, Units]:
+        """Return the form, and units whose numbers the file's tensors will set."""
+        form = Form.from_json(found["form"])
+        return form, Units.plain(form.shape, found["each"])
+
+    def _rows(self, what: str) -> tuple[Form, Units]:
+        """Return the form and the units of a fitted model, or raise."""
+        if self.form is None or self.units is None:
+            raise ValueError(f"This {type(self).__name__} is not fitted yet: call fit(x) before {what}.")
+        return self.form, self.units
+
+    def _inward(self, x: Any) -> Tensor:
+        """Return rows as the networks take them: checked, standardised, on their device."""
+        form, units = self._rows("this")
+        rows = form.check(x)
+        self._check_support(rows)
+        return units.inward(rows).to(self._device, self.dtype)
+
+
+def home(x: Any) -> torch.device:
+    """Return the device where results for ``x`` belong."""
+    return x.device if isinstance(x, Tensor) else torch.device("cpu")
