@@ -8,11 +8,12 @@ one), ``bar`` (progress), ``record`` (losses, history, how it ended), ``one_thre
 """
 
 from probdl.loops.batches import batches
-from probdl.loops.descend import cosine, descend
+from probdl.loops.descend import descend
 from probdl.loops.iterate import iterate
 from probdl.loops.keeper import Keeper
 from probdl.loops.progress import bar
 from probdl.loops.record import Descent, NotFiniteError
+from probdl.loops.schedules import cosine
 from probdl.loops.threads import one_thread
 
 __all__ = ["Descent", "Keeper", "NotFiniteError", "bar", "batches", "cosine", "descend", "iterate", "one_thread"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ class Keeper:
 
     Args:
         module: whose parameters and buffers are kept; its state at this moment is the first one.
-        patience: epochs without a better validation loss until ``spent``; None waits for ever.
+        patience: offers without a better validation loss until ``spent``; None waits for ever.
 
     Example:
         >>> layer = nn.Linear(1, 1)
@@ -26,20 +27,30 @@ class Keeper:
 
     def __init__(self, module: nn.Module, patience: int | None = None) -> None:
         self.module, self.patience = module, patience
-        self.epoch, self.best, self._last = 0, math.inf, 0
+        self.epoch, self.best, self._without = 0, math.inf, 0
         self._state = self._copy()
 
     def offer(self, epoch: int, validation: float | None) -> None:
         """Keep the module's present state if it is the best so far, or if nothing is known about that."""
-        self._last = epoch
+        self._without += 1
         if validation is None or validation < self.best:
             self.epoch, self.best = epoch, math.inf if validation is None else validation
+            self._without = 0
             self._state = self._copy()
 
     @property
     def spent(self) -> bool:
         """Whether the patience is at its end."""
-        return self.patience is not None and self._last - self.epoch >= self.patience
+        return self.patience is not None and self._without >= self.patience
+
+    def state(self) -> dict[str, Any]:
+        """Return what is kept, as tensors and numbers."""
+        return {"state": self._state, "epoch": self.epoch, "best": self.best, "without": self._without}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what ``state`` returned."""
+        self._state = {name: state["state"][name].to(kept) for name, kept in self._state.items()}
+        self.epoch, self.best, self._without = state["epoch"], state["best"], state["without"]
 
     def restore(self) -> None:
         """Put the kept state back into the module."""

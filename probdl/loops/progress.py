@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 
-def bar(total: int, progress: bool | None, label: str = "descend") -> Any:
+def bar(total: int, progress: bool | None, label: str = "descend", done: int = 0) -> Any:
     """Return a tqdm bar over ``total`` steps on stderr.
 
     Args:
         total: the number of steps, which gives the time left.
         progress: True shows it, False does not, None only where stderr is a terminal.
         label: stands at its left.
+        done: steps that were done before.
 
     Example:
         >>> with bar(10, progress=False) as shown:
@@ -21,4 +22,4 @@ def bar(total: int, progress: bool | None, label: str = "descend") -> Any:
     from tqdm import tqdm
 
     # tqdm reads disable=None as "unless the stream is a terminal".
-    return tqdm(total=total, desc=label, unit="step", disable=None if progress is None else not progress)
+    return tqdm(total=total, initial=done, desc=label, unit="step", disable=None if progress is None else not progress)

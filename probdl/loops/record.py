@@ -27,7 +27,8 @@ class Descent:
     """How a descent went.
 
     Attributes:
-        history: one row an epoch: step, epoch, seconds, loss (mean over the epoch's rows), validation, then the terms.
+        history: one row a record (an epoch, unless ``every`` says otherwise): step, epoch, seconds, loss (mean over the
+            rows since the last record), validation, then the terms.
         epoch: the epoch whose state the module has now.
         interrupted: whether Ctrl-C ended it.
         message: why it ended, in a sentence.
@@ -63,6 +64,14 @@ class Mean:
         """Return the means."""
         return {name: float(total) / self.rows for name, total in self.sums.items()}
 
+    def state(self) -> dict[str, Any]:
+        """Return the sums so far."""
+        return {"sums": self.sums, "rows": self.rows}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up what ``state`` returned."""
+        self.sums, self.rows = dict(state["sums"]), state["rows"]
+
 
 def parts(result: Tensor | tuple[Tensor, Terms]) -> tuple[Tensor, Terms]:
     """Return the loss and its further terms from what a loss function returned."""
@@ -72,14 +81,14 @@ def parts(result: Tensor | tuple[Tensor, Terms]) -> tuple[Tensor, Terms]:
     return value, terms
 
 
-def check_loss(value: Tensor, terms: Terms, module: nn.Module, step: int) -> None:
+def check_loss(value: Tensor, terms: Terms, module: nn.Module, step: int, player: str = "") -> None:
     """Raise a FloatingPointError that says which term and which parameters are at fault, if the loss is not finite."""
     if math.isfinite(found := value.item()):
         return
     named = "".join(f", {name} {float(term.detach()):g}" for name, term in terms.items())
     bad = not_finite(module)
     where = f"not finite are {some(bad)}" if bad else "all parameters are finite, so the loss itself is at fault"
-    raise FloatingPointError(f"The loss became {found} at step {step}{named}; {where}.")
+    raise FloatingPointError(f"The {player + ' ' if player else ''}loss became {found} at step {step}{named}; {where}.")
 
 
 def table(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -9,13 +9,14 @@ import torch
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw what is drawn inside (such as initial weights) from ``seed``, and put torch's global generator back.
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Draw what is drawn inside (such as initial weights) from ``seed``, and put torch's global generators back.
 
-    Torch's layers initialise themselves from the global CPU generator and accept no other.
+    Torch's layers initialise themselves, and drop out, by the global generators and accept no others.
 
     Args:
         seed: any integer that ``torch.Generator.manual_seed`` takes.
+        device: a GPU whose global generator is seeded and put back too, as dropout there needs.
 
     Example:
         >>> import torch
@@ -26,6 +27,10 @@ def seeded(seed: int) -> Iterator[None]:
         >>> torch.equal(a, b)
         True
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs too
+    gpu = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if gpu else []):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed all GPUs
+        if gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
