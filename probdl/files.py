@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-_KEY = "probdl"
+from probdl.processes import rank
+
+_KEY, _SUM = "probdl", "checksum"
 
 
 def write(path: str | os.PathLike, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Write tensors, and what JSON can say about them, to one file.
 
-    The file is written beside its place and then moved there, so that an interruption leaves the old file alone.
+    The file is written beside its place and then moved there, so that an interruption leaves the old file alone. Of
+    several processes of one script, the first writes and the others do not.
 
     Args:
         path: where to; an existing file is replaced.
@@ -35,13 +40,18 @@ def write(path: str | os.PathLike, tensors: dict[str, Tensor], header: dict[str,
     """
     from safetensors.torch import save
 
+    if rank() > 0:
+        return
     # A tensor of its own each: safetensors refuses tensors that share memory, as tied weights do.
     own = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-    content = save(own, metadata={_KEY: json.dumps(header, allow_nan=False)})
+    content = save(own, metadata={_KEY: json.dumps(header, allow_nan=False), _SUM: checksum(own)})
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave the new name with nothing behind it
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
@@ -60,13 +70,25 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise FileNotFoundError(f"path must be a file that save wrote; there is no file {str(path)!r}.")
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_KEY)
+            said = file.metadata() or {}
+            header = said.get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header is None:
             raise ValueError("it has no probdl header")
+        if said.get(_SUM) != checksum(tensors):
+            raise ValueError("the checksum of its tensors is another one")
         return tensors, json.loads(header)
     except (SafetensorError, ValueError) as error:
         raise ValueError(
             f"path must be a safetensors file that save wrote; {str(path)!r} is not, or is damaged ({error}). "
             "Other kinds of file, such as pickles, are refused because loading them can run code."
         ) from error
+
+
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """Return a checksum of the tensors' bytes, which the format itself lacks."""
+    total = 0
+    for name in sorted(tensors):
+        flat = tensors[name].detach().contiguous().reshape(-1).view(torch.uint8)
+        total = zlib.crc32(flat.cpu().numpy().data, total)
+    return f"{total:08x}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 import warnings
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,9 +78,11 @@ class Saver:
             self._write(run)
 
     def close(self, run: Run) -> None:
-        """Write the last checkpoint of a run."""
+        """Write the last checkpoint of a run, and clear away what a process that was killed while writing left."""
         if self.path is not None:
             self._write(run)
+            for left in self.path.parent.glob(f".{self.path.name}.*.part"):
+                left.unlink(missing_ok=True)
 
     def _write(self, run: Run) -> None:
         random = [{"noise": run.noise.get_state(), "cpu": torch.get_rng_state()}]
@@ -125,9 +126,5 @@ def fingerprint(data: Any) -> Any:
     if data is None:
         return None
     if isinstance(data, Sequence) and all(isinstance(t, Tensor) for t in data):
-        return [[list(t.shape), str(t.dtype), _checksum(t)] for t in data]
+        return [[list(t.shape), str(t.dtype), files.checksum({"": t})] for t in data]
     return type(data).__name__
-
-
-def _checksum(tensor: Tensor) -> int:
-    return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
