@@ -5,6 +5,7 @@
 - ``latent``: ``latent_plane`` of codes, ``latent_manifold`` of a decoder.
 - ``posteriors``: ``intervals`` (estimates on lines), ``forest`` (the same with two intervals each) and ``marginals``
   (densities); several posteriors overlaid.
+- ``reliability``: the ``reliability`` diagram of probabilities against what happened.
 - ``style``: colours, and the axes that a picture is drawn on.
 - ``traces``: ``convergence`` of an inference, ``chains`` of a sampler.
 - ``training``: ``history`` of a fit.
@@ -17,6 +18,7 @@ from probdl.viz.calibration import rank_histograms
 from probdl.viz.images import reconstructions, sample_grid, show
 from probdl.viz.latent import latent_manifold, latent_plane
 from probdl.viz.posteriors import forest, intervals, marginals
+from probdl.viz.reliability import reliability
 from probdl.viz.traces import chains, convergence
 from probdl.viz.training import history
 
@@ -31,6 +33,7 @@ __all__ = [
     "marginals",
     "rank_histograms",
     "reconstructions",
+    "reliability",
     "sample_grid",
     "show",
 ]
