@@ -60,15 +60,7 @@ class NetworkModel(nn.Module, ABC):
             ValueError: before ``fit``.
         """
         self._check_fitted("save")
-        header = {
-            "model": type(self).__name__,
-            "settings": {name: getattr(self, name) for name in self.SETTINGS},
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "networks": {name: type(net).__name__ for name, net in self._given.items() if net is not None},
-            "found": self._found(),
-            "history": history_to_json(self.history),
-            "message": self.message,
-        }
+        header = {**self._identity(), "history": history_to_json(self.history), "message": self.message}
         files.write(path, self.state_dict(), header)
 
     @classmethod
@@ -106,10 +98,20 @@ class NetworkModel(nn.Module, ABC):
         """
         with one_thread(one):
             try:
-                return self._learnt(descend(self, loss, data, **how))
+                return self._learnt(descend(self, loss, data, identity=self._identity(), **how))
             except NotFiniteError as error:
                 self._learnt(error.descent)
                 raise
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what the model is, but for its weights, as JSON can hold it."""
+        return {
+            "model": type(self).__name__,
+            "settings": {name: getattr(self, name) for name in self.SETTINGS},
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "networks": {name: type(net).__name__ for name, net in self._given.items() if net is not None},
+            "found": self._found(),
+        }
 
     def _learnt(self, how: Descent) -> Descent:
         self.history, self.message, self.fitted = how.history, how.message, True

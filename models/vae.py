@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,8 @@ class VAE(RowModel):
         device: str | torch.device = "auto",
         seed: int = 0,
         progress: bool | None = None,
+        checkpoint: str | os.PathLike | None = None,
+        resume: bool = False,
     ) -> VAE:
         """Fit to the rows of ``x``, anew each time; networks that were passed start from the weights they came with.
 
@@ -126,6 +129,8 @@ class VAE(RowModel):
             device: where to compute; "auto": a GPU if ``x`` is there or one is found, else the CPU.
             seed: of the initial weights, the rows kept back, the order of rows and the noise.
             progress: whether to show a bar; None: where stderr is a terminal.
+            checkpoint: a file that holds the whole state of the fit, written every minute and at its end.
+            resume: whether to go on from the checkpoint, if it is there; the result is that of an uninterrupted fit.
 
         Returns:
             The model, in eval mode. Ctrl-C stops the fit with a ``ConvergenceWarning``, and the model is usable with
@@ -147,13 +152,11 @@ class VAE(RowModel):
         data = [self._inward(rows) for rows in (train, held) if rows is not None]
         size = min(128 if batch_size is None else count(batch_size, "batch_size"), len(train))
         limits = {"epochs": epochs, "steps": STEPS if epochs is None and steps is None else steps}
-        # Seeded, because dropout in a network that was passed draws from the global generator.
-        with seeded(seed):
-            try:
-                self._descend(data, size, seed=seed, progress=progress, **limits)
-            except NotFiniteError:
-                self._finish(data, seed)
-                raise
+        try:
+            self._descend(data, size, seed=seed, progress=progress, checkpoint=checkpoint, resume=resume, **limits)
+        except NotFiniteError:
+            self._finish(data, seed)
+            raise
         return self._finish(data, seed)
 
     def sample(self, n: int, *, mean: bool = False, seed: int = 0) -> Tensor | pd.DataFrame:

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from probdl.loops import cosine, descend, duel, one_thread
+from probdl.models import VAE
 from probdl.nn import MLP, seeded
 
 ROWS = 90
@@ -80,7 +81,18 @@ def game(path, resume, count, steps=80):
     return both, how
 
 
+def model(path, resume, count, steps=60):
+    class Counting(VAE):
+        def _train(self, loss, data, **how):
+            return super()._train(_counted(loss, count), data, checkpoint_seconds=0.0, **how)
+
+    vae = Counting(2, hidden=(8,), draws=2)
+    vae.fit(table()[0], steps=steps, batch_size=32, checkpoint=path, resume=resume, seed=8, progress=False)
+    return vae, vae
+
+
 RUNS = {
+    "model": model,
     "rows": descent,
     "loader": lambda *how, **more: descent(*how, data="loader", **more),
     "duel": game,

@@ -15,6 +15,7 @@ from runs_to_kill import RUNS, Noisy, descent, run, table
 import probdl
 from probdl import files
 from probdl.loops import Descent, descend, one_thread
+from probdl.models import VAE
 
 CPUS = multiprocessing.get_context("forkserver")
 CPUS.set_forkserver_preload(["torch", "pandas", "probdl.loops", "runs_to_kill"])
@@ -41,7 +42,9 @@ def same(module, how, found):
     assert how.message == found["message"]
 
 
-@pytest.mark.parametrize(("kind", "kills", "losses"), [("rows", 5, 200), ("loader", 3, 200), ("duel", 3, 120)])
+@pytest.mark.parametrize(
+    ("kind", "kills", "losses"), [("rows", 5, 200), ("loader", 3, 200), ("duel", 3, 120), ("model", 2, 50)]
+)
 def test_killed_anywhere_and_resumed_it_ends_with_the_same_bits(kind, kills, losses, here, tmp_path):
     """SIGKILL strikes whenever the run happens to be past a random step: in a step, a validation or a write."""
     places = sorted(random.Random(7).sample(range(losses // 20, losses), kills))
@@ -114,6 +117,20 @@ def test_a_checkpoint_of_another_network_is_refused(here):
     wide.net[0] = probdl.nn.MLP(4, 8, hidden=(3,))
     with pytest.raises(ValueError, match="is of another run: its player was"):
         plain(here, net=wide, resume=True)
+
+
+def test_a_model_goes_on_with_more_steps_and_refuses_a_checkpoint_of_another_model(here):
+    x = table()[0]
+    vae = VAE(2, hidden=(8,), dtype=torch.float64)
+    vae.fit(x, steps=40, batch_size=32, checkpoint=here, progress=False)
+    assert "ended after 40 of 40" in vae.message
+    vae.fit(x, steps=80, batch_size=32, checkpoint=here, resume=True, progress=False)
+    assert vae.history.step.iloc[-1] == 80
+    straight = VAE(2, hidden=(8,), dtype=torch.float64).fit(x, steps=80, batch_size=32, progress=False)
+    assert torch.equal(straight.encode(x), vae.encode(x))
+    other = VAE(2, hidden=(8,), draws=5, dtype=torch.float64)  # the same networks, another loss
+    with pytest.raises(ValueError, match="is of another run: its identity was"):
+        other.fit(x, steps=40, batch_size=32, checkpoint=here, resume=True, progress=False)
 
 
 class Bomb:

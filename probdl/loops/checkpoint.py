@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import warnings
@@ -40,7 +41,8 @@ class Saver:
             raise ValueError("resume needs checkpoint=, the path of the file to take the run up from.")
         if not seconds >= 0:
             raise ValueError(f"checkpoint_seconds must be at least 0; got {seconds!r}.")
-        self.path, self.seconds, self.run_is = None if path is None else Path(path), seconds, run_is
+        self.path, self.seconds = None if path is None else Path(path), seconds
+        self.run_is = json.loads(json.dumps(run_is))  # as it comes back from a file: tuples are lists
         found = self._read() if self.path is not None and self.path.exists() else None
         self._saved = found if resume else None
         self._last = time.monotonic()
