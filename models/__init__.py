@@ -6,13 +6,16 @@ and columns. A model is a family (``probdl.families``) around networks (``probdl
 a loop (``probdl.loops``).
 
 - ``VAE``: a latent variable model and its approximate posterior, by the evidence lower bound.
+- ``ImageClassifier``: class probabilities of images by a convolutional network.
+- ``LogisticRegression``: the same without hidden layer, at its maximum likelihood; ``newton`` gets there, and
+  ``logistic_findings`` says what the curvature says.
 - ``GLM``: regressions by formula, from logistic to survival, with their posterior; its parts are in the room
   ``regression``.
 - ``GaussianProcessClassifier``, ``GaussianProcessRegressor``: functions with a prior, seen through labels or noise; by
   expectation propagation. Their covariance functions are in ``kernels``.
 
 The parts that models share: ``network_model`` (training, eval mode, save and load), ``row_model`` (the same for rows
-of one form), ``form`` (shape and columns of the data),
+of one form), ``labels`` (classes and their indices), ``scores`` (accuracy and calibration), ``form`` (shape and columns of the data),
 ``units`` (standardisation and its Jacobian), ``networks`` (chosen by shape), ``held_out`` (validation rows), ``elbo``
 (the bound and importance weights), ``saved`` (what a file says about a model).
 """
@@ -21,16 +24,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probdl.models.classifiers import ImageClassifier
     from probdl.models.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
     from probdl.models.glm import GLM
+    from probdl.models.logistic_regression import LogisticRegression
     from probdl.models.vae import VAE
 
-__all__ = ["GLM", "GaussianProcessClassifier", "GaussianProcessRegressor", "VAE"]
+__all__ = [
+    "GLM",
+    "GaussianProcessClassifier",
+    "GaussianProcessRegressor",
+    "ImageClassifier",
+    "LogisticRegression",
+    "VAE",
+]
 
 _HOME = {
     "GLM": "probdl.models.glm",
     "GaussianProcessClassifier": "probdl.models.gaussian_process",
     "GaussianProcessRegressor": "probdl.models.gaussian_process",
+    "ImageClassifier": "probdl.models.classifiers",
+    "LogisticRegression": "probdl.models.logistic_regression",
     "VAE": "probdl.models.vae",
 }
 
