@@ -15,9 +15,9 @@ a loop (``probdl.loops``).
   expectation propagation. Their covariance functions are in ``kernels``.
 
 The parts that models share: ``network_model`` (training, eval mode, save and load), ``row_model`` (the same for rows
-of one form), ``labels`` (classes and their indices), ``scores`` (accuracy and calibration), ``form`` (shape and columns of the data),
-``units`` (standardisation and its Jacobian), ``networks`` (chosen by shape), ``held_out`` (validation rows), ``elbo``
-(the bound and importance weights), ``saved`` (what a file says about a model).
+of one form), ``form`` (shape and columns of the data), ``labels`` (classes and their indices), ``units``
+(standardisation and its Jacobian), ``networks`` (chosen by shape), ``held_out`` (validation rows), ``scores`` (accuracy
+and calibration), ``elbo`` (the bound and importance weights), ``saved`` (what a file says about a model).
 """
 
 from importlib import import_module

@@ -222,7 +222,7 @@ class ImageClassifier(Classifier):
     Example:
         >>> from probdl import data
         >>> images, labels = data.digits()
-        >>> net = ImageClassifier(channels=(8, 16)).fit(images[:1500], labels[:1500], epochs=5, progress=False)
+        >>> net = ImageClassifier(channels=(8, 16)).fit(images[:1500], labels[:1500], epochs=8, progress=False)
         >>> net.predict_proba(images[1500:]).shape, net.accuracy(images[1500:], labels[1500:]).value > 0.8
         (torch.Size([297, 10]), True)
     """

@@ -216,8 +216,8 @@ class LogisticRegression(Classifier):
         """Say how far from the maximum the fit is and what is wrong with the data; find standard errors."""
         loss, linear = LogisticLoss(*rows, self.l2), self._linear
         if len(linear.bias) > 1:  # a shift that all classes share is free
-            linear.weight -= linear.weight.mean(0)
-            linear.bias -= linear.bias.mean()
+            linear.weight.sub_(linear.weight.mean(0))
+            linear.bias.sub_(linear.bias.mean())
         b = coefficients_of(linear)
         self.notes = () if self.l2 else findings(loss, b)
         if not self.notes:
