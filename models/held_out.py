@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from probdl.models.form import Form
+from probdl.processes import local_rank
 
 FEWEST = 20  # rows below which "auto" keeps none back: a tenth of fewer says nothing
 
@@ -48,9 +49,9 @@ def _share(x: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def chosen_device(device: str | torch.device, x: Any) -> torch.device:
-    """Return the device to fit on; "auto": where ``x`` is if that is a GPU, else a CUDA GPU if there is one."""
+    """Return the device to fit on; "auto": where ``x`` is if that is a GPU, else this process's GPU if there is one."""
     if device != "auto":
         return torch.device(device)
     if isinstance(x, Tensor) and x.device.type != "cpu":
         return x.device
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")

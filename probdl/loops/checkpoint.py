@@ -83,6 +83,7 @@ class Saver:
         """Write the last checkpoint of a run, and clear away what a process that was killed while writing left."""
         if self.path is not None:
             self._write(run)
+        if self.path is not None and run.group.rank == 0:
             for left in self.path.parent.glob(f".{self.path.name}.*.part"):
                 left.unlink(missing_ok=True)
 

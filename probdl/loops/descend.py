@@ -103,7 +103,10 @@ def descend(
     """
     adam = chosen_optimiser(module, optimiser, learning_rate)
     schedule = learning_rate if callable(learning_rate) else None
-    player = Player(module, loss, adam, schedule, clip=clip, ema=ema, precision=precision, compiled=compile)
+    group = processes_of(module, data)
+    player = Player(
+        module, loss, adam, schedule, clip=clip, ema=ema, precision=precision, compiled=compile, group=group
+    )
     stream = stream_of(data, batch_size, shuffle, player.device, seed)
     total = total_steps(epochs, steps, stream.length)
     run_is = {
@@ -119,19 +122,17 @@ def descend(
         "identity": identity,
     }
     saver = Saver(checkpoint, resume, checkpoint_seconds, run_is)
-    player.group = processes_of(player.device, data)
-    player.group.agree(module)
     validate = _validation(player, validation, batch_size, seed)
     every = None if every is None else positive(every, "every")
     keeper = Keeper(module, None if patience is None else positive(patience, "patience"))
-    run = Run(module, [player], _turn, stream, validate, total, every, seed, keeper, player.group)
+    run = Run(module, [player], _turn, stream, validate, total, every, seed, keeper, group)
     return run(saver, progress)
 
 
-def _turn(run: Run) -> tuple[int, dict[str, Tensor]]:
+def _turn(run: Run) -> tuple[float, dict[str, Tensor]]:
     """Take one step on the next batch."""
     (player,) = run.players
-    return player.step(run.group.share(next(run.stream)), run.noise, run.done, run.step + 1)
+    return player.step(next(run.stream), run.noise, run.done, run.step + 1)
 
 
 def _validation(player: Player, validation: Any, size: int, seed: int) -> Callable[[Run], float | None]:
@@ -146,13 +147,13 @@ def _validation(player: Player, validation: Any, size: int, seed: int) -> Callab
         mean, noise = Mean(), torch.Generator(player.device).manual_seed(seed)
         given = batches(validation, size) if memory else (as_batch(found, player.device) for found in validation)
         for batch in given:
-            share = run.group.share(batch)
-            mean.add(len(share[0]), {"loss": player.value(share, noise)[0]})
+            share, rows = run.group.share(batch)
+            mean.add(rows, {"loss": player.value(share, noise)[0]})
         if not mean.rows:
             raise ValueError("validation must hold at least one batch each time; it yielded none.")
         sums = torch.stack([mean.sums["loss"].double(), torch.tensor(mean.rows, device=player.device).double()])
-        loss, rows = run.group.total(sums).tolist()
-        return loss / rows
+        loss, count = run.group.total(sums).tolist()
+        return loss / count
 
     return value
 

@@ -109,7 +109,8 @@ def duel(
         True
     """
     both = _Both(critic, generator)
-    shared = {"clip": clip, "precision": precision, "compiled": compile}
+    group = processes_of(both, data)
+    shared = {"clip": clip, "precision": precision, "compiled": compile, "group": group}
     players = [
         _player(critic, critic_loss, learning_rates[0], optimisers[0], "critic", **shared),
         _player(generator, generator_loss, learning_rates[1], optimisers[1], "generator", ema=ema, **shared),
@@ -131,8 +132,6 @@ def duel(
         "identity": identity,
     }
     saver = Saver(checkpoint, resume, checkpoint_seconds, run_is)
-    group = players[0].group = players[1].group = processes_of(device, data)
-    group.agree(both)
     keeper = Keeper(both, None if patience is None else positive(patience, "patience"))
     total = positive(steps, "steps")
     every = max(1, total // 100) if every is None else positive(every, "every")
@@ -158,7 +157,7 @@ class _Turn:
     critic_steps: int | Callable[[int], int]
     after_critic: Callable[[nn.Module], None] | None
 
-    def __call__(self, run: Run) -> tuple[int, dict[str, Tensor]]:
+    def __call__(self, run: Run) -> tuple[float, dict[str, Tensor]]:
         critic, generator = run.players
         times = self.critic_steps(run.step) if callable(self.critic_steps) else self.critic_steps
         mean = Mean()
@@ -171,12 +170,12 @@ class _Turn:
         return rows, {"loss": terms.pop("loss"), **of_critic, **terms}
 
 
-def _step(run: Run, player: Player, other: Player) -> tuple[int, dict[str, Tensor]]:
+def _step(run: Run, player: Player, other: Player) -> tuple[float, dict[str, Tensor]]:
     """Take a player's step on the next batch, with the other's parameters frozen."""
     for p in other.parameters:
         p.requires_grad_(False)
     try:
-        return player.step(run.group.share(next(run.stream)), run.noise, run.done, run.step + 1)
+        return player.step(next(run.stream), run.noise, run.done, run.step + 1)
     finally:
         for p in other.parameters:
             p.requires_grad_(True)

@@ -34,6 +34,7 @@ class Player:
         precision: "bf16" or "fp16" computes the loss in mixed precision.
         compiled: whether to compile the loss, or the backend to compile with.
         name: in messages, such as "critic".
+        group: the processes that step together; they have the same parameters already.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Player:
         precision: str | None = None,
         compiled: bool | str = False,
         name: str = "",
+        group: Alone | None = None,
     ) -> None:
         self.module, self.optimiser, self.schedule, self.name = module, optimiser, schedule, name
         self.parameters = [p for p in module.parameters() if p.requires_grad]
@@ -55,7 +57,7 @@ class Player:
         self.clip = _positive_or_none(clip, "clip")
         self.average = None if ema is None else Average(self.parameters, ema)
         self.device = self.parameters[0].device
-        self.precision, self.group = _precision(precision), Alone()
+        self.precision, self.group = _precision(precision), group or Alone()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
 
     def value(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, Terms]:
@@ -65,11 +67,11 @@ class Player:
         with torch.autocast(self.device.type, self.precision):
             return parts(self.loss(batch, noise))
 
-    def step(self, batch: Batch, noise: torch.Generator, done: float, number: int) -> tuple[int, Terms]:
+    def step(self, batch: Batch, noise: torch.Generator, done: float, number: int) -> tuple[float, Terms]:
         """Take one step on a batch; return its rows and the loss with its terms, before the step.
 
         Args:
-            batch: this process's rows.
+            batch: of all processes.
             noise: for the loss.
             done: the fraction of the steps that are done.
             number: of this step, for messages.
@@ -77,13 +79,14 @@ class Player:
         Raises:
             FloatingPointError: if the loss or, where it is clipped, the gradient is not finite.
         """
-        rows, (value, terms) = len(batch[0]), self.value(batch, noise)
+        own, rows = self.group.share(batch)
+        value, terms = self.value(own, noise)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(value).backward()
         found = {"loss": value, **terms}
         if self.group.world > 1:
             *means, count = average_gradients(self.group, self.parameters, rows, found.values())
-            found, rows = dict(zip(found, means)), int(count)
+            found, rows = dict(zip(found, means)), count.item()
         check_loss(found["loss"], {k: v for k, v in found.items() if k != "loss"}, self.module, number, self.name)
         if self.schedule is not None:
             for group in self.optimiser.param_groups:

@@ -51,9 +51,9 @@ class Mean:
 
     def __init__(self) -> None:
         self.sums: Terms = {}
-        self.rows = 0
+        self.rows = 0.0
 
-    def add(self, rows: int, terms: Terms) -> None:
+    def add(self, rows: float, terms: Terms) -> None:
         """Add terms that are means over ``rows`` rows."""
         self.rows += rows
         for name, term in terms.items():

@@ -43,7 +43,7 @@ class Run:
 
     module: nn.Module
     players: list[Player]
-    turn: Callable[[Run], tuple[int, dict[str, Any]]]
+    turn: Callable[[Run], tuple[float, dict[str, Any]]]
     stream: Stream
     validate: Callable[[Run], float | None]
     total: int

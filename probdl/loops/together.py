@@ -21,9 +21,9 @@ class Alone:
 
     rank, world = 0, 1
 
-    def share(self, batch: Batch) -> Batch:
-        """Return this process's rows of a batch."""
-        return batch
+    def share(self, batch: Batch) -> tuple[Batch, float]:
+        """Return this process's rows of a batch, and how many they count for."""
+        return batch, len(batch[0])
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum over processes."""
@@ -52,11 +52,14 @@ class Together(Alone):
         self.rank, self.world, self.device, self.whole = processes.rank(), processes.world(), device, whole
         self.fabric = _fabric(device.type)
 
-    def share(self, batch: Batch) -> Batch:
-        """Return every n-th row, or all rows where there are fewer than processes."""
-        if self.whole or len(batch[0]) < self.world:
-            return batch
-        return tuple(part[self.rank :: self.world] for part in batch)
+    def share(self, batch: Batch) -> tuple[Batch, float]:
+        """Return every n-th row; all rows, for their n-th part, where there are fewer than processes."""
+        if self.whole:
+            return batch, len(batch[0])
+        if len(batch[0]) < self.world:
+            return batch, len(batch[0]) / self.world
+        own = tuple(part[self.rank :: self.world] for part in batch)
+        return own, len(own[0])
 
     def total(self, values: Tensor) -> Tensor:
         """Return the sum over processes."""
@@ -79,8 +82,8 @@ class Together(Alone):
         self.fabric.barrier()
 
 
-def processes_of(device: torch.device, data: Any) -> Alone:
-    """Return how this process stands to the others.
+def processes_of(module: nn.Module, data: Any) -> Alone:
+    """Return how this process stands to the others, and give the module of each the state of the first.
 
     Raises:
         ImportError: if there are several and Lightning Fabric is not installed.
@@ -89,16 +92,19 @@ def processes_of(device: torch.device, data: Any) -> Alone:
         return Alone()
     from torch.utils.data.distributed import DistributedSampler
 
-    return Together(device, isinstance(getattr(data, "sampler", None), DistributedSampler))
+    device = next(module.parameters()).device
+    group = Together(device, isinstance(getattr(data, "sampler", None), DistributedSampler))
+    group.agree(module)
+    return group
 
 
-def average_gradients(group: Alone, parameters: Sequence[nn.Parameter], rows: int, terms: Iterable[Tensor]) -> Tensor:
+def average_gradients(group: Alone, parameters: Sequence[nn.Parameter], rows: float, terms: Iterable[Tensor]) -> Tensor:
     """Replace the gradients by their means over the rows of all processes.
 
     Args:
         group: the processes.
         parameters: whose gradients are averaged; in a process where a parameter has none, it counts as zero.
-        rows: of this process's batch.
+        rows: what this process's batch counts for.
         terms: scalars that are means over its rows.
 
     Returns:
