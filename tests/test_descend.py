@@ -1,5 +1,6 @@
 """The descent: what it reaches, when it stops, and what is left when it is stopped."""
 
+import copy
 import math
 import signal
 
@@ -271,3 +272,107 @@ def test_what_cannot_be_used_is_refused_by_name(line, change, error, match):
     usual = {"module": net, "loss": squares(net), "data": data, "epochs": 1, "progress": False}
     with pytest.raises(error, match=match):
         descend(**{**usual, **change})
+
+
+def test_clipping_takes_the_steps_of_the_loop_that_one_writes_by_hand(line):
+    net, (x, y), _ = line
+    by_hand = copy.deepcopy(net)
+    how = descend(net, squares(net), (x, y), steps=60, batch_size=N, clip=0.5, optimiser=sgd(0.2), progress=False)
+    norms, optimiser = [], sgd(0.2)(by_hand.parameters())
+    for _ in range(60):
+        optimiser.zero_grad()
+        squares(by_hand)((x, y), None).backward()
+        norm = torch.cat([p.grad.flatten() for p in by_hand.parameters()]).norm()
+        for p in by_hand.parameters():
+            p.grad *= min(1.0, 0.5 / float(norm))
+        norms.append(float(norm))
+        optimiser.step()
+    torch.testing.assert_close(coefficients(net), coefficients(by_hand), rtol=1e-5, atol=1e-5)
+    assert how.history.gradient_norm.tolist() == pytest.approx(norms, rel=1e-4)
+    assert how.history.clipped.tolist() == [float(norm > 0.5) for norm in norms]
+    assert 0 < how.history.clipped.mean() < 1
+
+
+def test_a_gradient_that_is_not_finite_is_found_when_it_is_clipped(line):
+    net, data, _ = line
+
+    def loss(batch, generator):
+        return squares(net)(batch, generator) + (net.bias - net.bias).sqrt().sum()
+
+    with pytest.raises(NotFiniteError, match="The gradient became nan at step 1; not finite are bias"):
+        descend(net, loss, data, steps=3, clip=1.0, progress=False)
+
+
+def test_the_moving_average_validates_and_is_the_result(line):
+    net, data, _ = line
+    seen, average = [], coefficients(net)
+
+    def loss(batch, generator):
+        if not net.training:
+            seen.append(coefficients(net))
+        return squares(net)(batch, generator)
+
+    by_hand = copy.deepcopy(net)
+    optimiser = sgd(0.1)(by_hand.parameters())
+    for step in range(6):
+        optimiser.zero_grad()
+        squares(by_hand)(data, None).backward()
+        optimiser.step()
+        decay = min(0.4, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * coefficients(by_hand)
+    descend(net, loss, data, validation=data, steps=6, batch_size=N, ema=0.4, optimiser=sgd(0.1), progress=False)
+    torch.testing.assert_close(coefficients(net), average)
+    torch.testing.assert_close(seen[-1], average)
+    assert len(seen) == 6
+    assert not torch.allclose(average, coefficients(by_hand))
+
+
+def test_records_may_be_more_or_less_than_an_epoch_and_patience_counts_them(line):
+    net, data, _ = line
+    how = descend(net, squares(net), data, validation=data, steps=30, every=7, batch_size=64, progress=False)
+    assert how.history.step.tolist() == [7, 14, 21, 28, 30]
+    assert how.history.epoch.tolist() == [2, 4, 6, 7, 8]
+    worse = iter(range(100))
+    how = descend(
+        net,
+        lambda b, g: squares(net)(b, g) * (1 if net.training else 0) + (0 if net.training else next(worse)),
+        data, validation=data, steps=90, every=3, patience=2, batch_size=N, progress=False,
+    )  # fmt: skip
+    assert how.history.step.tolist() == [3, 6, 9]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_computes_the_loss_in_it_and_steps_in_the_parameters_own(precision):
+    torch.manual_seed(0)
+    net, seen = nn.Linear(1, 1), set()
+    x = torch.linspace(-1, 1, 64)[:, None]
+
+    def loss(batch, generator):
+        out = net(batch[0])
+        seen.add(out.dtype)
+        return (out.float() - batch[1]).square().mean()
+
+    descend(net, loss, (x, 3 * x), epochs=400, batch_size=64, learning_rate=0.05, precision=precision, progress=False)
+    assert seen == {{"bf16": torch.bfloat16, "fp16": torch.float16}[precision]}
+    assert net.weight.dtype == torch.float32
+    assert net.weight.item() == pytest.approx(3, abs=0.02)
+
+
+def test_a_compiled_loss_takes_the_same_steps(line):
+    net, data, _ = line
+    start, answers, calls = copy.deepcopy(net.state_dict()), [], []
+
+    def backend(graph, inputs):
+        calls.append(len(inputs))
+        return graph.forward
+
+    for how in (False, backend):
+        net.load_state_dict(start)
+        descend(net, squares(net), data, steps=8, batch_size=64, compile=how, progress=False)
+        answers.append(coefficients(net))
+    torch.testing.assert_close(*answers)
+    assert calls  # it was compiled
+
+
+def sgd(rate):
+    return lambda parameters: torch.optim.SGD(parameters, lr=rate)

@@ -36,7 +36,7 @@ def descend(
     patience: int | None = None,
     every: int | None = None,
     precision: str | None = None,
-    compile: bool | str = False,
+    compile: bool | str | Callable[..., Any] = False,
     checkpoint: str | os.PathLike | None = None,
     checkpoint_seconds: float = 60.0,
     resume: bool = False,

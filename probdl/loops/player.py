@@ -47,7 +47,7 @@ class Player:
         clip: float | None = None,
         ema: float | None = None,
         precision: str | None = None,
-        compiled: bool | str = False,
+        compiled: bool | str | Callable[..., Any] = False,
         name: str = "",
         group: Alone | None = None,
     ) -> None:
@@ -103,10 +103,11 @@ class Player:
         if self.clip is None:
             return {}
         self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if not math.isfinite(norm.item()) and not self.scaler.is_enabled():  # the scaler skips such a step itself
             bad = [n for n, p in self.module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
             raise FloatingPointError(f"The gradient became {norm.item()} at step {number}; not finite are {some(bad)}.")
+        nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
         return {"gradient_norm": norm, "clipped": (norm > self.clip).to(norm)}
 
     def state(self) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def all_not_finite(module: nn.Module, step: int) -> None:
         raise FloatingPointError(f"After step {step} these parameters are not finite: {some(bad)}.")
 
 
-def _compiled(loss: Loss, how: bool | str) -> Loss:
+def _compiled(loss: Loss, how: bool | str | Callable[..., Any]) -> Loss:
     """Return the loss, compiled if wanted."""
     if not how:
         return loss

@@ -76,6 +76,7 @@ class Run:
                     raise self._not_finite(error) from None
                 finally:
                     self.module.train(training)
+                    self.stream.close()
                     for player in self.players:
                         player.optimiser.zero_grad(set_to_none=True)
         return self._end(interrupted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -53,6 +53,12 @@ class Stream(ABC):
             self._pass, self.index = self._start(), index
             for _ in islice(self._pass, index):
                 pass
+
+    def close(self) -> None:
+        """Let go of the present pass, and so of a DataLoader's workers, which a cycle of references would hold."""
+        if isinstance(self._pass, Generator):
+            self._pass.close()
+        self._pass = None
 
     def _end_pass(self) -> None:
         self.passes, self.index, self._pass = self.passes + 1, 0, None
@@ -124,7 +130,7 @@ class Loaded(Stream):
     def __init__(self, data: Iterable[Any], device: torch.device, seed: int) -> None:
         super().__init__()
         self.data, self.device = data, device
-        self.once = iter(data) is data
+        self.once = isinstance(data, Iterator)  # iter() of a DataLoader would draw
         self.length = len(data) if isinstance(data, Sized) else None
         self._global = torch.Generator().manual_seed(seed).get_state()
         self._own = _generators(data)
