@@ -129,6 +129,9 @@ class Classifier(RowModel):
     def _logits(self, u: Tensor) -> Tensor:
         return self.network(u)
 
+    def _check_form(self, form: Form) -> None:
+        """Raise a ValueError for rows of a form that the model does not take; most take any."""
+
     def _new_network(self, form: Form, labels: Labels) -> nn.Module:
         """Return the network of a fit that was passed none."""
         raise NotImplementedError
@@ -152,6 +155,7 @@ class Classifier(RowModel):
     def _begin(self, x: Any, y: Any, validation: Any, device: str | torch.device, seed: int) -> list[Pair]:
         """Check the data, build the model, and return training rows, and perhaps validation rows, for its network."""
         form, labels = Form.of(x), Labels.of(y)
+        self._check_form(form)
         rows = form.check(x)
         pairs = divided(rows, labels.indices(y, len(rows)).to(rows.device), validation, form, labels, seed)
         self._assemble(form, Units.of(pairs[0][0], self.standardise), labels, seed)
@@ -288,12 +292,14 @@ class ImageClassifier(Classifier):
         self._descend(data, size, seed=seed, progress=progress, checkpoint=checkpoint, resume=resume, **limits)
         return self
 
-    def _new_network(self, form: Form, labels: Labels) -> nn.Module:
-        if not is_image(form.shape):
+    def _check_form(self, form: Form) -> None:
+        if self._given["network"] is None and not is_image(form.shape):
             hint = " Add the channel as x[:, None]." if len(form.shape) == 2 else " Pass a network= for other rows."
             raise ValueError(
-                f"x must be images of shape (n, c, h, w), h and w at least 4; got {('n', *form.shape)}.{hint}"
+                f"x must be images of shape (n, c, h, w), h and w at least 4; got rows of shape {form.shape}.{hint}"
             )
+
+    def _new_network(self, form: Form, labels: Labels) -> nn.Module:
         return CNN(form.shape, len(labels), channels=self.channels, hidden=self.hidden)
 
 

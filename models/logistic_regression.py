@@ -134,7 +134,7 @@ class LogisticRegression(Classifier):
             self._newton(data, **how)
         else:
             self._descend(data, min(count(batch_size, "batch_size"), len(data[0][0])), **how)
-        self._conclude(data[0])
+        self._conclude(data[0], whole=len(data) == 1)
         return self
 
     @property
@@ -195,7 +195,7 @@ class LogisticRegression(Classifier):
         """Step by Newton's method until the loss, of held-out rows if there are any, no longer falls."""
         linear, loss = self._linear, LogisticLoss(*data[0], self.l2)
         held = data[1] if len(data) > 1 else None
-        self._train(
+        found = self._train(
             self._loss,
             data[0],
             one=data[0][0].numel() <= SMALL,
@@ -208,19 +208,26 @@ class LogisticRegression(Classifier):
         )
         assert self.history is not None
         self.message = f"Newton's method, {len(self.history)} steps"
-        if held is None:  # only there to stop it
+        if held is None:  # the training rows were only there to stop it
             self.history["validation"] = math.nan
+        else:
+            self.message += f", of which step {found.epoch} was best for held-out rows"
 
     @torch.no_grad()
-    def _conclude(self, rows: Pair) -> None:
-        """Say how far from the maximum the fit is and what is wrong with the data; find standard errors."""
+    def _conclude(self, rows: Pair, whole: bool) -> None:
+        """Say how far from the maximum the fit is and what is wrong with the data; find standard errors.
+
+        Args:
+            rows: the training rows.
+            whole: whether all rows trained; otherwise held-out rows chose the step, which is not the maximum.
+        """
         loss, linear = LogisticLoss(*rows, self.l2), self._linear
         if len(linear.bias) > 1:  # a shift that all classes share is free
             linear.weight.sub_(linear.weight.mean(0))
             linear.bias.sub_(linear.bias.mean())
         b = coefficients_of(linear)
-        self.notes = () if self.l2 else findings(loss, b)
-        if not self.notes:
+        self.notes = () if self.l2 or not whole else findings(loss, b)
+        if whole and not self.notes:
             self._measure(loss, b)
         self.message = "; ".join([self.message, *self.notes])
         if self.notes:

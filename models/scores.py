@@ -124,7 +124,7 @@ def calibration(
         confidence, chosen = p.max(1)
         right = chosen == truth
     else:
-        confidence, right = p[:, of[0]], truth == of[0]
+        confidence, right = p[:, of[0]].contiguous(), truth == of[0]
     edges = _edges(confidence, count(bins, "bins"), one_of(by, ("width", "count"), "by"))
     where = torch.bucketize(confidence, edges[1:-1])
     squares = (p - one_hot(truth, p.shape[1])).square().sum(1) / (2 if p.shape[1] == 2 else 1)

@@ -205,6 +205,8 @@ def test_history_without_a_loss_draws_every_term():
     assert [line.get_label() for line in ax.lines] == ["critic", "generator"]
 
 
+BINS = pd.DataFrame({"n": [5, 5], "confidence": [0.4, 0.8], "accuracy": [0.6, 1.0], "lower": 0.2, "upper": 1.0})
+
 PICTURES = {
     "show": lambda ax: viz.show([[1.0, 2.0]], ax=ax),
     "sample_grid": lambda ax: viz.sample_grid(data.digits().images[:4], ax=ax),
@@ -217,6 +219,7 @@ PICTURES = {
     "convergence": lambda ax: viz.convergence(pd.DataFrame({"gap": [1.0, 0.1]}), ax=ax),
     "chains": lambda ax: viz.chains({"a": [[0.0, 1.0], [1.0, 0.0]]}, ax)["a"],
     "rank_histograms": lambda ax: viz.rank_histograms({"a": [0, 1, 2, 3]}, 9, ax)["a"],
+    "reliability": lambda ax: viz.reliability(BINS, ax),
     "history": lambda ax: viz.history(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]}), ax=ax),
 }
 
@@ -277,6 +280,8 @@ ONE = torch.ones(1, 1, 2, 2)
         (lambda: viz.marginals({}), ValueError, "curves must hold at least one name"),
         (lambda: viz.marginals({"a": ([0.0], [-1.0])}), ValueError, "density of a must not be negative"),
         (lambda: viz.marginals({"a": ([0.0], [1.0])}, {}), ValueError, "it has none for a"),
+        (lambda: viz.reliability(BINS[["n"]]), ValueError, r"missing: \['confidence', 'accuracy', 'lower', 'upper'\]"),
+        (lambda: viz.reliability(2 * BINS), ValueError, "shares between 0 and 1"),
         (lambda: viz.history([1, 2]), TypeError, "frame must be a DataFrame"),
         (lambda: viz.history(pd.DataFrame({"step": [], "loss": []})), ValueError, "got 0 rows"),
         (
