@@ -11,7 +11,7 @@ from torch import Tensor
 
 from probdl.nn.cells import RNN
 from probdl.nn.recurrent import Recurrent
-from probdl.nn.unrolled import checked, hidden_states, layer_inputs, unroll
+from probdl.nn.unrolled import checked, hidden_states, layer_index, layer_inputs, unroll
 
 
 def weight_gradient_by_step(
@@ -135,7 +135,7 @@ def pascanu(net: RNN, *, layer: int = -1) -> SpectralCondition:
     if not isinstance(net, RNN):
         raise TypeError(f"net must be an RNN, whose Jacobian is a product of D_j w; got {type(net).__name__}.")
     with torch.no_grad():
-        w = net.parts(layer % net.layers if -net.layers <= layer else layer)["h"].w
+        w = net.parts(layer_index(net, layer))["h"].w
         sigma = float(torch.linalg.matrix_norm(w, 2))
         radius = float(torch.linalg.eigvals(w).abs().max())
     return SpectralCondition(sigma, 1.0, radius)

@@ -1,4 +1,4 @@
-"""The three recurrent networks of the course: simple, long short-term memory, gated unit."""
+"""The three recurrent networks: simple, long short-term memory, gated unit."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def cell_jacobian(net: LSTM, x: Any, t: int, k: int, *, layer: int = -1) -> Tens
 
 
 def cell_direct_path(net: LSTM, x: Any, t: int, k: int, *, layer: int = -1) -> Tensor:
-    r"""Return the direct path of :math:`∂c_t / ∂c_k`, with the gates held fixed: :math:`\mathrm{diag}\, f_t \cdots f_{k+1}`.
+    r"""Return the direct path of :math:`∂c_t / ∂c_k`, gates held fixed: :math:`\mathrm{diag}\, f_t \cdots f_{k+1}`.
 
     Where an LSTM is said to keep its gradient, this path is meant; the total, ``cell_jacobian``, has those through the
     gates too.
@@ -184,7 +184,9 @@ def _states(net: Recurrent, x: Tensor, layer: int, t: int) -> States:
 
 def _jacobians(of: Tensor, by: Sequence[Tensor]) -> list[Tensor]:
     """Return the Jacobians (n, H, H) of a state (n, H) by others; a row of each in one pass back."""
-    rows = [torch.autograd.grad(column.sum(), by, retain_graph=True) for column in of.unbind(1)]
+    with torch.enable_grad():
+        columns = [column.sum() for column in of.unbind(1)]
+    rows = [torch.autograd.grad(column, by, retain_graph=True) for column in columns]
     return [torch.stack(of_one, 1) for of_one in zip(*rows)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -51,7 +51,7 @@ class MLP(nn.Module):
 
 def sizes(value: int | Sequence[int], name: str) -> tuple[int, ...]:
     """Return one size or several as a tuple of positive integers, or raise a ValueError that names the argument."""
-    found = (value,) if isinstance(value, int) else tuple(value)
+    found = tuple(value) if isinstance(value, Iterable) else (value,)
     if any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in found):
         raise ValueError(f"{name} must be positive integers; got {value!r}.")
     return found

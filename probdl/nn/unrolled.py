@@ -97,9 +97,15 @@ def checked(net: Recurrent, x: Any, layer: int, kind: type[Recurrent] = Recurren
         raise ValueError(
             "net must run one way: with bidirectional=True the output at t depends on all steps, and has no ∂h_t/∂h_k."
         )
-    if not -net.layers <= layer < net.layers:
-        raise ValueError(f"layer must be from 0 to {net.layers - 1}, or -1 for the top; got {layer!r}.")
+    layer = layer_index(net, layer)
     like = next(net.parameters())
     x = tensor(x, "x").to(like.device, like.dtype)
     net.check(x)
-    return x, layer % net.layers
+    return x, layer
+
+
+def layer_index(net: Recurrent, layer: int) -> int:
+    """Return a layer, perhaps counted from the top, as its number from 0, or raise a ValueError."""
+    if not -net.layers <= layer < net.layers:
+        raise ValueError(f"layer must be from 0 to {net.layers - 1}, or -1 for the top; got {layer!r}.")
+    return layer % net.layers

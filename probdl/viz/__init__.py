@@ -5,6 +5,7 @@
 - ``latent``: ``latent_plane`` of codes, ``latent_manifold`` of a decoder.
 - ``posteriors``: ``intervals`` (estimates on lines), ``forest`` (the same with two intervals each) and ``marginals``
   (densities); several posteriors overlaid.
+- ``recurrence``: ``gradient_norms`` of a recurrent network against the lag.
 - ``reliability``: the ``reliability`` diagram of probabilities against what happened.
 - ``style``: colours, and the axes that a picture is drawn on.
 - ``traces``: ``convergence`` of an inference, ``chains`` of a sampler.
@@ -18,6 +19,7 @@ from probdl.viz.calibration import rank_histograms
 from probdl.viz.images import reconstructions, sample_grid, show
 from probdl.viz.latent import latent_manifold, latent_plane
 from probdl.viz.posteriors import forest, intervals, marginals
+from probdl.viz.recurrence import gradient_norms
 from probdl.viz.reliability import reliability
 from probdl.viz.traces import chains, convergence
 from probdl.viz.training import history
@@ -26,6 +28,7 @@ __all__ = [
     "chains",
     "convergence",
     "forest",
+    "gradient_norms",
     "history",
     "intervals",
     "latent_manifold",
