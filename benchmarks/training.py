@@ -2,8 +2,8 @@
 
 All sides train the same networks on the same rows with the same loss, batch size, number of epochs, floating type and
 number of threads that torch may use, with Adam at the same rate. The hand-written loop is what one writes from the
-tutorials: a ``DataLoader`` with ``shuffle=True`` and ``torch.optim.Adam``. pythae's side is its ``BaseTrainer`` with its
-``VAE`` around the same layers (its decoder's σ is fixed at 1, ours is learnt). Sides run one after the other in
+tutorials: a ``DataLoader`` with ``shuffle=True`` and ``torch.optim.Adam``. pythae's side is its ``BaseTrainer`` with
+its ``VAE`` around the same layers (its decoder's σ is fixed at 1, ours is learnt). Sides run one after the other in
 alternating order; the ratio within a round is free of most of what else the machine does, and the ratio of CPU seconds
 stands beside it. Data are standardised beforehand; imports and a first short run of each side are outside the clock.
 What ``fit`` does beside the loop (checks, the final scale of a decoder from more passes over the rows, the best state

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from probdl import files
+from probdl import divergences, files
 from probdl.loops import NotFiniteError, cosine, descend, duel
 from probdl.models import VAE
 from probdl.nn import MLP
@@ -62,6 +62,8 @@ def game():
 def model():
     vae = VAE(1, hidden=(4,), dtype=torch.float64).fit(table()[0], epochs=4, batch_size=16, progress=False)
     vae.save(FOLDER / "vae")
+    if RANK == "0":  # a critic is trained by each process alone: nobody waits for the others
+        divergences.f_divergence(table()[0], vae.sample(100))
     return vae, vae, []
 
 

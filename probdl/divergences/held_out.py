@@ -134,6 +134,7 @@ def learn(
             train,
             validation=validation,
             steps=steps,
+            together=False,
             batch_size=BATCH,
             learning_rate=cosine(2e-3) if optimiser is None else 1e-3,
             optimiser=optimiser,

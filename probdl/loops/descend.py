@@ -41,6 +41,7 @@ def descend(
     checkpoint_seconds: float = 60.0,
     resume: bool = False,
     identity: dict[str, Any] | None = None,
+    together: bool = True,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Descent:
@@ -77,6 +78,8 @@ def descend(
             by bit, on the same machine, thread count and torch version; ``seconds`` count what was computed. With more
             steps than before, the run goes on.
         identity: what else makes this run another one, as JSON can hold it; a checkpoint of another run is refused.
+        together: whether the processes of ``torchrun`` share one run, which all of them must then call; False: each
+            runs by itself.
         seed: of the order of the rows and of the loss's noise.
         progress: whether to show a bar; None: where stderr is a terminal.
 
@@ -103,7 +106,7 @@ def descend(
     """
     adam = chosen_optimiser(module, optimiser, learning_rate)
     schedule = learning_rate if callable(learning_rate) else None
-    group = processes_of(module, data)
+    group = processes_of(module, data, together)
     player = Player(
         module, loss, adam, schedule, clip=clip, ema=ema, precision=precision, compiled=compile, group=group
     )

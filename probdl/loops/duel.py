@@ -47,6 +47,7 @@ def duel(
     checkpoint_seconds: float = 60.0,
     resume: bool = False,
     identity: dict[str, Any] | None = None,
+    together: bool = True,
     seed: int = 0,
     progress: bool | None = None,
 ) -> Descent:
@@ -77,7 +78,7 @@ def duel(
             numbers that it gets is the same each time. Several processes each compute it, and take the mean.
         patience: records without a smaller score until it stops early; None: never.
         every: steps between records; None: a hundredth of ``steps``, at least one.
-        precision, compile, checkpoint, checkpoint_seconds, resume, identity, progress: as in :func:`descend`.
+        precision, compile, checkpoint, checkpoint_seconds, resume, identity, together, progress: as in :func:`descend`.
         seed: of the order of the rows and of the losses' noise.
 
     Returns:
@@ -109,7 +110,7 @@ def duel(
         True
     """
     both = _Both(critic, generator)
-    group = processes_of(both, data)
+    group = processes_of(both, data, together)
     shared = {"clip": clip, "precision": precision, "compiled": compile, "group": group}
     players = [
         _player(critic, critic_loss, learning_rates[0], optimisers[0], "critic", **shared),

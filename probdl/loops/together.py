@@ -82,13 +82,13 @@ class Together(Alone):
         self.fabric.barrier()
 
 
-def processes_of(module: nn.Module, data: Any) -> Alone:
+def processes_of(module: nn.Module, data: Any, together: bool) -> Alone:
     """Return how this process stands to the others, and give the module of each the state of the first.
 
     Raises:
         ImportError: if there are several and Lightning Fabric is not installed.
     """
-    if processes.world() == 1:
+    if processes.world() == 1 or not together:
         return Alone()
     from torch.utils.data.distributed import DistributedSampler
 
