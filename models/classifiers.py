@@ -16,9 +16,10 @@ from probdl.divergences.estimate import Estimate
 from probdl.loops import cosine
 from probdl.models.arguments import count, one_of
 from probdl.models.form import Form
-from probdl.models.held_out import chosen_device, split
+from probdl.models.held_out import chosen_device
 from probdl.models.labels import Labels
 from probdl.models.networks import check_network, is_image
+from probdl.models.pairs import is_pair, parts
 from probdl.models.row_model import RowModel, home
 from probdl.models.scores import Calibration, Proportion, calibration, proportion
 from probdl.models.units import WAYS, Units
@@ -309,13 +310,8 @@ def divided(rows: Tensor, index: Tensor, validation: Any, form: Form, labels: La
     Raises:
         ValueError, TypeError: for a ``validation`` that is not "auto", a fraction, a pair (x, y) or None.
     """
-    if isinstance(validation, (tuple, list)) and len(validation) == 2:
+    found = [(rows[part], index[part]) for part in parts(len(rows), validation, seed)]
+    if is_pair(validation):
         held = form.check(validation[0], "validation[0]")
-        return [(rows, index), (held, labels.indices(validation[1], len(held), "validation[1]").to(held.device))]
-    if not (validation is None or isinstance(validation, (bool, str, int, float))):
-        what = type(validation).__name__
-        raise ValueError(
-            f"validation must be 'auto', a fraction, a pair (x, y) of rows and labels, or None; got {what}."
-        )
-    parts = split(torch.arange(len(rows), device=rows.device), validation, form, seed)
-    return [(rows[part], index[part]) for part in parts if part is not None]
+        found.append((held, labels.indices(validation[1], len(held), "validation[1]").to(held.device)))
+    return found

@@ -512,7 +512,7 @@ Y = DIGIT[:30]
         (X, Y[:29], {}, ValueError, "one label for each row, 30; got 29"),
         (X, [None, *Y[1:].tolist()], {}, ValueError, "missing .* at positions 0"),
         (X, torch.zeros(30), {}, ValueError, "at least two classes"),
-        (X, Y, {"validation": X}, ValueError, r"a pair \(x, y\) of rows and labels, or None; got Tensor"),
+        (X, Y, {"validation": X}, ValueError, r"a pair \(x, y\) of your own, or None; got Tensor"),
         (X, Y, {"validation": (X, Y[:5])}, ValueError, r"validation\[1\] must have one label for each row, 30; got 5"),
         (X, Y, {"validation": (X[:, :, :5], Y)}, ValueError, r"validation\[0\] must have shape"),
         (X, Y, {"validation": "some"}, ValueError, "validation must be 'auto'"),
