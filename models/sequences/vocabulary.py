@@ -19,9 +19,10 @@ class Vocabulary:
 
     Attributes:
         tokens: characters, words or whole numbers, sorted.
-        text: whether sequences are strings, which are read as characters; else they are lists of tokens.
+        text: whether sequences are strings; else they are lists of tokens.
         unknown: whether one index more stands for every token that is not among them; without it, such a token is an
             error.
+        words: whether strings are split at white space into words, and not read as characters.
 
     Example:
         >>> letters = Vocabulary.of(["abba", "cab"])
@@ -29,31 +30,35 @@ class Vocabulary:
         (('a', 'b', 'c'), [[2, 1]])
         >>> letters.sequence([0, 2])
         'ac'
+        >>> Vocabulary.of(["to be or not to be"], words=True).tokens
+        ('be', 'not', 'or', 'to')
     """
 
     tokens: tuple[Token, ...]
     text: bool
     unknown: bool = False
+    words: bool = False
 
     @classmethod
-    def of(cls, sequences: Any, name: str = "x", rare: int = 0) -> Vocabulary:
+    def of(cls, sequences: Any, name: str = "x", rare: int = 0, *, words: bool = False) -> Vocabulary:
         """Return the tokens of sequences.
 
         Args:
             sequences: strings, or lists (or arrays) of words or whole numbers.
             name: what to call the argument in errors.
             rare: tokens that occur fewer times than this, and those that come later, are one unknown token.
+            words: whether strings are split at white space into words.
 
         Raises:
             TypeError: if they are neither.
             ValueError: if one is empty, or no token is left.
         """
-        lists, text = as_lists(sequences, name)
+        lists, text = as_lists(sequences, name, words)
         counts = Counter(token for tokens in lists for token in tokens)
         kept = sorted(token for token, times in counts.items() if times >= rare)
         if not kept:
             raise ValueError(f"{name} must hold tokens that occur at least {rare} times (rare=); none does.")
-        return cls(tuple(kept), text, unknown=rare > 1)
+        return cls(tuple(kept), text, unknown=rare > 1, words=words and text)
 
     def indices(self, sequences: Any, name: str = "x") -> list[list[int]]:
         """Return the indices of the tokens of each sequence.
@@ -62,7 +67,7 @@ class Vocabulary:
             TypeError: for sequences of another kind than those of ``fit``.
             ValueError: for tokens that ``fit`` did not see, which are named, or an empty sequence.
         """
-        lists, text = as_lists(sequences, name)
+        lists, text = as_lists(sequences, name, self.words)
         self._check_kind(lists, text, name)
         index = {token: i for i, token in enumerate(self.tokens)}
         spare = len(self.tokens) if self.unknown else -1
@@ -75,21 +80,21 @@ class Vocabulary:
         """Return a sequence of the kind that ``fit`` saw, a string or a list; unknown tokens become � or None."""
         names: list[Any] = [*self.tokens, "\N{REPLACEMENT CHARACTER}" if self.text else None]
         found = [names[i] for i in indices]
-        return "".join(found) if self.text else found
+        return (" " if self.words else "").join(found) if self.text else found
 
     def __len__(self) -> int:
         return len(self.tokens) + self.unknown
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return {"tokens": list(self.tokens), "text": self.text, "unknown": self.unknown}
+        return {"tokens": list(self.tokens), "text": self.text, "unknown": self.unknown, "words": self.words}
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Vocabulary:
         """Return the vocabulary that ``to_json`` wrote."""
         if not isinstance(found["tokens"], list) or {type(t) for t in found["tokens"]} - {str, int}:
             raise TypeError("a vocabulary's tokens must be a list of text or whole numbers")
-        return cls(tuple(found["tokens"]), bool(found["text"]), bool(found["unknown"]))
+        return cls(tuple(found["tokens"]), *(bool(found[key]) for key in ("text", "unknown", "words")))
 
     def _check_kind(self, lists: list[list[Token]], text: bool, name: str) -> None:
         want, got = (_kind(some[0], t) for some, t in ((self.tokens, self.text), (lists[0], text)))
@@ -109,8 +114,8 @@ class Vocabulary:
         )
 
 
-def as_lists(sequences: Any, name: str = "x") -> tuple[list[list[Token]], bool]:
-    """Return sequences as lists of tokens, and whether they were strings.
+def as_lists(sequences: Any, name: str = "x", words: bool = False) -> tuple[list[list[Token]], bool]:
+    """Return sequences as lists of tokens, and whether they were strings, which are split into characters or words.
 
     Raises:
         TypeError: if they are neither strings, nor lists or arrays of text or whole numbers.
@@ -125,7 +130,7 @@ def as_lists(sequences: Any, name: str = "x") -> tuple[list[list[Token]], bool]:
     if missing:
         raise ValueError(f"{name} must have a sequence everywhere; missing (None or NaN) at {missing[:10]}. Drop them.")
     text = isinstance(each[0], str)
-    lists = [_tokens(sequence, text, f"{name}[{i}]") for i, sequence in enumerate(each)]
+    lists = [_tokens(sequence, text, f"{name}[{i}]", words) for i, sequence in enumerate(each)]
     if empty := [i for i, tokens in enumerate(lists) if not tokens]:
         raise ValueError(f"{name} must hold no empty sequence; empty are {empty[:10]}. Drop them.")
     return lists, text
@@ -143,22 +148,25 @@ def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
 
 
-def _tokens(sequence: Any, text: bool, name: str) -> list[Token]:
+def _tokens(sequence: Any, text: bool, name: str, words: bool) -> list[Token]:
     """Return the tokens of one sequence, all of one kind, or raise a TypeError."""
     if isinstance(sequence, str) != text:
         want, got = ("a string", "a list") if text else ("a list of tokens", "a string")
         raise TypeError(f"{name} must be {want}, like the first sequence; got {got}.")
     if isinstance(sequence, str):
-        return list(sequence)
+        return sequence.split() if words else list(sequence)
     if not hasattr(sequence, "__len__"):
         raise TypeError(f"{name} must be a list of tokens; got a {type(sequence).__name__}.")
     tokens = (
         sequence.tolist() if hasattr(sequence, "tolist") else [t.item() if hasattr(t, "item") else t for t in sequence]
     )
+    if holes := [t for t, token in enumerate(tokens) if token is None or token != token]:
+        raise ValueError(f"{name} must have a token everywhere; missing (None or NaN) at {holes[:10]}.")
     kinds = {type(token) for token in tokens}
     if len(kinds) > 1 or kinds - {str, int}:
         got = " and ".join(sorted(kind.__name__ for kind in kinds))
-        raise TypeError(f"{name} must hold tokens, all text or all whole numbers; got {got}.")
+        hint = " Frames of one number each are arrays (T, 1)." if float in kinds else ""
+        raise TypeError(f"{name} must hold tokens, all text or all whole numbers; got {got}.{hint}")
     return tokens
 
 
