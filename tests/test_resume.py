@@ -169,6 +169,12 @@ def test_resume_needs_a_path():
         plain(None, resume=True)
 
 
+def test_a_path_that_cannot_be_written_is_refused_before_the_run(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere" / "run"):
+        with pytest.raises(ValueError, match="checkpoint must be the path of a file in a folder that exists"):
+            plain(path)
+
+
 def test_another_number_of_threads_is_said(here):
     with one_thread():
         plain(here)

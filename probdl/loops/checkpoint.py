@@ -43,6 +43,8 @@ class Saver:
             raise ValueError(f"checkpoint_seconds must be at least 0; got {seconds!r}.")
         self.path, self.seconds = None if path is None else Path(path), seconds
         self.run_is = json.loads(json.dumps(run_is))  # as it comes back from a file: tuples are lists
+        if self.path is not None and (self.path.is_dir() or not self.path.parent.is_dir()):
+            raise ValueError(f"checkpoint must be the path of a file in a folder that exists; got {str(path)!r}.")
         found = self._read() if self.path is not None and self.path.exists() else None
         self._saved = found if resume else None
         self._last = time.monotonic()

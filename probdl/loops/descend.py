@@ -50,12 +50,12 @@ def descend(
     Started by ``torchrun``, several processes share the rows of each batch and step together.
 
     Args:
-        module: its parameters are changed in place; it stands on the device of the data.
+        module: its parameters are changed in place, on the device where they are.
         loss: (batch, generator) → the loss, a mean over the rows of the batch; or the loss and a dict of further such
             scalars for the history. A batch is a tuple of tensors with rows in front. All that it draws comes from the
             generator, or (dropout) from torch's global one, which is seeded inside and put back.
         data: tensors with the same number of rows, batched by index; or an iterable of batches, such as a
-            ``DataLoader`` or an endless generator, which are moved to the module's device.
+            ``DataLoader`` or an endless generator. Either is moved to the module's device.
         validation: like ``data``, but finite; its loss, in eval mode, with the averaged parameters and the same noise
             each time, is computed at each record, and the module ends with the state where it was smallest.
         epochs, steps: how long at most; at least one of them. Epochs need data with a length.
@@ -120,8 +120,8 @@ def descend(
         "learning_rate": None if callable(learning_rate) or optimiser else learning_rate,
         "seed": seed,
         "every": every,
-        "data": fingerprint(data),
-        "validation": fingerprint(validation),
+        "data": None if checkpoint is None else fingerprint(data),
+        "validation": None if checkpoint is None else fingerprint(validation),
         "identity": identity,
     }
     saver = Saver(checkpoint, resume, checkpoint_seconds, run_is)
@@ -148,9 +148,8 @@ def _validation(player: Player, validation: Any, size: int, seed: int) -> Callab
 
     def value(run: Run) -> float:
         mean, noise = Mean(), torch.Generator(player.device).manual_seed(seed)
-        given = batches(validation, size) if memory else (as_batch(found, player.device) for found in validation)
-        for batch in given:
-            share, rows = run.group.share(batch)
+        for found in batches(validation, size) if memory else validation:
+            share, rows = run.group.share(as_batch(found, player.device))
             mean.add(rows, {"loss": player.value(share, noise)[0]})
         if not mean.rows:
             raise ValueError("validation must hold at least one batch each time; it yielded none.")
@@ -174,7 +173,8 @@ def stream_of(data: Any, batch_size: int, shuffle: bool, device: torch.device, s
     """
     size = positive(batch_size, "batch_size")
     if in_memory(data):
-        return Rows(data, size, seed, shuffle)
+        check_rows(data, "data")
+        return Rows([t.to(device) for t in data], size, seed, shuffle)
     if not isinstance(data, Iterable):
         raise TypeError(f"data must be a tuple of tensors or an iterable of batches; got {type(data).__name__}.")
     return Loaded(data, device, seed)

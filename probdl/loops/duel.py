@@ -129,7 +129,7 @@ def duel(
         "learning_rates": numbers,
         "seed": seed,
         "every": every,
-        "data": fingerprint(data),
+        "data": None if checkpoint is None else fingerprint(data),
         "identity": identity,
     }
     saver = Saver(checkpoint, resume, checkpoint_seconds, run_is)
