@@ -9,6 +9,8 @@ a loop (``probdl.loops``).
 - ``ImageClassifier``: class probabilities of images by a convolutional network.
 - ``LogisticRegression``: the same without hidden layer, at its maximum likelihood; ``newton`` gets there, and
   ``logistic_findings`` says what the curvature says.
+- ``Seq2Seq``: a sequence read and another one written; ``Captioner``: an image and a sequence about it. They are in the
+  room ``sequences``.
 - ``GLM``: regressions by formula, from logistic to survival, with their posterior; its parts are in the room
   ``regression``.
 - ``GaussianProcessClassifier``, ``GaussianProcessRegressor``: functions with a prior, seen through labels or noise; by
@@ -28,23 +30,29 @@ if TYPE_CHECKING:
     from probdl.models.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
     from probdl.models.glm import GLM
     from probdl.models.logistic_regression import LogisticRegression
+    from probdl.models.sequences.captioner import Captioner
+    from probdl.models.sequences.seq2seq import Seq2Seq
     from probdl.models.vae import VAE
 
 __all__ = [
+    "Captioner",
     "GLM",
     "GaussianProcessClassifier",
     "GaussianProcessRegressor",
     "ImageClassifier",
     "LogisticRegression",
+    "Seq2Seq",
     "VAE",
 ]
 
 _HOME = {
+    "Captioner": "probdl.models.sequences.captioner",
     "GLM": "probdl.models.glm",
     "GaussianProcessClassifier": "probdl.models.gaussian_process",
     "GaussianProcessRegressor": "probdl.models.gaussian_process",
     "ImageClassifier": "probdl.models.classifiers",
     "LogisticRegression": "probdl.models.logistic_regression",
+    "Seq2Seq": "probdl.models.sequences.seq2seq",
     "VAE": "probdl.models.vae",
 }
 

@@ -219,6 +219,7 @@ PICTURES = {
     "convergence": lambda ax: viz.convergence(pd.DataFrame({"gap": [1.0, 0.1]}), ax=ax),
     "chains": lambda ax: viz.chains({"a": [[0.0, 1.0], [1.0, 0.0]]}, ax)["a"],
     "rank_histograms": lambda ax: viz.rank_histograms({"a": [0, 1, 2, 3]}, 9, ax)["a"],
+    "alignment": lambda ax: viz.alignment([[0.2, 0.8]], "ab", "c", ax),
     "reliability": lambda ax: viz.reliability(BINS, ax),
     "history": lambda ax: viz.history(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]}), ax=ax),
 }
@@ -281,6 +282,8 @@ ONE = torch.ones(1, 1, 2, 2)
         (lambda: viz.marginals({"a": ([0.0], [-1.0])}), ValueError, "density of a must not be negative"),
         (lambda: viz.marginals({"a": ([0.0], [1.0])}, {}), ValueError, "it has none for a"),
         (lambda: viz.reliability(BINS[["n"]]), ValueError, r"missing: \['confidence', 'accuracy', 'lower', 'upper'\]"),
+        (lambda: viz.alignment([[1.0]], "ab", "c"), ValueError, r"of 1 target tokens, .* and 2 columns; got \(1, 1\)"),
+        (lambda: viz.alignment([[2.0]], "a", "c"), ValueError, "between 0 and 1; got 2 to 2"),
         (lambda: viz.reliability(2 * BINS), ValueError, "shares between 0 and 1"),
         (lambda: viz.history([1, 2]), TypeError, "frame must be a DataFrame"),
         (lambda: viz.history(pd.DataFrame({"step": [], "loss": []})), ValueError, "got 0 rows"),

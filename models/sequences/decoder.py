@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from probdl.nn import GRU, LSTM, RNN
+from probdl.models.sequences.reader import Reader
 from probdl.nn.recurrent import State
-
-CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class Decoder(nn.Module):
         cell: "rnn", "lstm" or "gru".
         layers: of the cell.
         memory: the size of what it attends to, or 0 for no attention.
-        dropout: the probability with which a number is dropped between layers, in training.
+        dropout: the probability with which a number is dropped in training, of embeddings and states.
     """
 
     def __init__(self, tokens: int, hidden: int, *, cell: str, layers: int, memory: int, dropout: float) -> None:
         super().__init__()
         self.end = tokens
-        self.embed = nn.Embedding(tokens + 1, hidden)
-        self.cell = CELLS[cell](hidden, hidden, layers=layers, dropout=dropout)
+        embedding = nn.Embedding(tokens + 1, hidden)
+        self.reader = Reader(embedding, hidden, hidden, cell=cell, layers=layers, dropout=dropout)
         self.attention = Attention(hidden, memory) if memory else None
         self.out = nn.Linear(hidden, tokens + 1)
 
@@ -95,7 +95,7 @@ class Decoder(nn.Module):
         Returns:
             (n, T, tokens + 1), the new state, and the weights (n, T, S) or None.
         """
-        h, state = self.cell(self.embed(tokens), state=given.state)
+        h, state = self.reader(tokens, state=given.state)
         weights = None
         if self.attention is not None:
             assert given.memory is not None and given.own is not None  # noqa: PT018
@@ -111,12 +111,12 @@ class Decoder(nn.Module):
             lengths: (n,), of the sequences without their ends, at most T.
         """
         place = torch.arange(tokens.shape[1] + 1, device=tokens.device)
-        targets = torch.nn.functional.pad(tokens, (0, 1)).masked_fill(place >= lengths[:, None], self.end)
-        before = torch.nn.functional.pad(targets[:, :-1], (1, 0), value=self.end)
+        targets = pad(tokens, (0, 1)).masked_fill(place >= lengths[:, None], self.end)
+        before = pad(targets[:, :-1], (1, 0), value=self.end)
         log_p = self(given, before)[0].gather(2, targets[..., None])[..., 0]
         return (log_p * (place <= lengths[:, None])).sum(1)
 
 
-def each_part(state: State, change) -> State:  # noqa: ANN001
+def each_part(state: State, change: Callable[[Tensor], Tensor]) -> State:
     """Return a state with ``change`` done to h, and to the c of an LSTM."""
-    return tuple(map(change, state)) if isinstance(state, tuple) else change(state)
+    return (change(state[0]), change(state[1])) if isinstance(state, tuple) else change(state)

@@ -1,5 +1,6 @@
 """Pictures: one thin layer that draws what the other rooms compute.
 
+- ``alignment``: where a decoder looked in its source while it wrote.
 - ``calibration``: ``rank_histograms`` of simulation-based calibration.
 - ``images``: ``show`` maps and images without hidden scaling, ``sample_grid``, ``reconstructions``.
 - ``latent``: ``latent_plane`` of codes, ``latent_manifold`` of a decoder.
@@ -15,6 +16,7 @@ Every function takes ``ax=`` and makes a figure where it is None. None of them c
 rcParams, and matplotlib is imported when the first picture is drawn: this room has no side effect on import.
 """
 
+from probdl.viz.alignment import alignment
 from probdl.viz.calibration import rank_histograms
 from probdl.viz.images import reconstructions, sample_grid, show
 from probdl.viz.latent import latent_manifold, latent_plane
@@ -25,6 +27,7 @@ from probdl.viz.traces import chains, convergence
 from probdl.viz.training import history
 
 __all__ = [
+    "alignment",
     "chains",
     "convergence",
     "forest",
