@@ -140,7 +140,7 @@ class Run:
 
     def _due(self) -> bool:
         if self.every is not None:
-            return self.step % self.every == 0 or self.step == self.total
+            return self.step % self.every == 0
         return self.stream.passes > self.recorded
 
     def _record(self) -> None:
