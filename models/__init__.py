@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from probdl.models.glm import GLM
     from probdl.models.logistic_regression import LogisticRegression
     from probdl.models.sequences.captioner import Captioner
+    from probdl.models.sequences.language_model import LanguageModel
     from probdl.models.sequences.seq2seq import Seq2Seq
     from probdl.models.vae import VAE
 
@@ -40,6 +41,7 @@ __all__ = [
     "GaussianProcessClassifier",
     "GaussianProcessRegressor",
     "ImageClassifier",
+    "LanguageModel",
     "LogisticRegression",
     "Seq2Seq",
     "VAE",
@@ -51,6 +53,7 @@ _HOME = {
     "GaussianProcessClassifier": "probdl.models.gaussian_process",
     "GaussianProcessRegressor": "probdl.models.gaussian_process",
     "ImageClassifier": "probdl.models.classifiers",
+    "LanguageModel": "probdl.models.sequences.language_model",
     "LogisticRegression": "probdl.models.logistic_regression",
     "Seq2Seq": "probdl.models.sequences.seq2seq",
     "VAE": "probdl.models.vae",

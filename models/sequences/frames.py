@@ -58,9 +58,7 @@ class Frames:
         value = tensor(sequence, name, dtype=None)
         if tuple(value.shape[1:]) != self.shape:
             want = ", ".join(["T", *map(str, self.shape)])
-            raise ValueError(
-                f"{name} must have shape ({want}), frames like the first of fit; got {tuple(value.shape)}."
-            )
+            raise ValueError(f"{name} must have shape ({want}), as in fit; got {tuple(value.shape)}.")
         return value.cpu()
 
 

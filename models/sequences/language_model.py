@@ -1,0 +1,406 @@
+"""The distribution of a text, token after token."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from probdl.divergences.estimate import Estimate
+from probdl.loops import cosine
+from probdl.models.arguments import count, one_of
+from probdl.models.form import Form
+from probdl.models.held_out import FEWEST, chosen_device, split
+from probdl.models.network_model import NetworkModel
+from probdl.models.sequences.blocks import block_mean
+from probdl.models.sequences.reader import CELLS, Reader
+from probdl.models.sequences.streams import OTHER, lanes, windows
+from probdl.models.sequences.vocabulary import Vocabulary, padded
+from probdl.nn import seeded
+from probdl.nn.recurrent import State
+
+STEPS = 3_000
+STRETCH = 1024  # tokens of a text that are scored at a time
+CHUNK = 64  # texts that are scored side by side
+READ = ("characters", "words")
+
+
+class LanguageModel(NetworkModel):
+    r"""The distribution of a text, each token given all before it, by a recurrent network.
+
+    .. math:: p(x_2, …, x_n | x_1) = \prod_{t=1}^{n-1} p(x_{t+1} | h_t), \quad
+        p(\cdot | h_t) = \mathrm{softmax}(c + V h_t)
+
+    Training is truncated back-propagation through time: the text is read in parallel streams, window after window;
+    a window starts with the state that the one before it ended with, and gradients stay within the window.
+
+    Args:
+        hidden: the size of the state.
+        cell: "rnn", "lstm" or "gru".
+        layers: of the network.
+        embedding: the size of a token's vector; None: 64, or the number of tokens if that is smaller.
+        tokens: how strings are read, as "characters" or, split at white space, as "words".
+        rare: tokens that occur fewer times than this in ``fit``, and those that it did not see, are one unknown token;
+            0: such a token is an error. Likelihoods are then those of texts with that token in them.
+        dropout: the probability with which a number is dropped, in training, of what goes into the network, between
+            its layers and out.
+        window: tokens through which gradients go back.
+        learning_rate: of Adam, its largest.
+        decay: whether it falls to zero along half a cosine over the steps or epochs of ``fit``.
+        patience: epochs without a better validation loss until the fit stops; None: as many as make 1000 steps, at
+            least 5.
+        clip: the largest norm of the gradient, or None.
+        dtype: of the network.
+
+    Raises:
+        ValueError, TypeError: for an argument that cannot be used.
+
+    Reference:
+        Mikolov et al. (2010), Recurrent neural network based language model, Interspeech; Williams and Peng (1990), An
+        efficient gradient-based algorithm for on-line training of recurrent network trajectories, Neural Computation 2.
+
+    Example:
+        >>> model = LanguageModel(hidden=16, learning_rate=1e-2).fit("abcd" * 200, steps=100, progress=False)
+        >>> model.generate(6, prefix="ab", temperature=0.1)
+        'abcdabcd'
+        >>> model.nats("abcd" * 50).value < 0.05
+        True
+    """
+
+    SETTINGS = (
+        "hidden",
+        "cell",
+        "layers",
+        "embedding",
+        "tokens",
+        "rare",
+        "dropout",
+        "window",
+        "learning_rate",
+        "decay",
+        "patience",
+        "clip",
+    )
+    carried: Tensor
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        hidden: int = 128,
+        *,
+        cell: str = "lstm",
+        layers: int = 1,
+        embedding: int | None = None,
+        tokens: str = "characters",
+        rare: int = 0,
+        dropout: float = 0.0,
+        window: int = 64,
+        learning_rate: float = 3e-3,
+        decay: bool = True,
+        patience: int | None = None,
+        clip: float | None = 5.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__({}, dtype)
+        self.hidden, self.layers, self.window = (
+            count(value, name) for value, name in ((hidden, "hidden"), (layers, "layers"), (window, "window"))
+        )
+        self.embedding = None if embedding is None else count(embedding, "embedding")
+        self.patience = None if patience is None else count(patience, "patience")
+        self.cell, self.tokens = one_of(cell, [*CELLS], "cell"), one_of(tokens, READ, "tokens")
+        self.rare, self.dropout = count(rare, "rare", least=0), dropout
+        self.learning_rate, self.decay, self.clip = learning_rate, decay, clip
+        self.vocabulary: Vocabulary | None = None
+
+    def fit(
+        self,
+        x: Any,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        batch_size: int | None = None,
+        validation: Any = "auto",
+        device: str | torch.device = "auto",
+        seed: int = 0,
+        progress: bool | None = None,
+        precision: str | None = None,
+        checkpoint: str | os.PathLike | None = None,
+        resume: bool = False,
+    ) -> LanguageModel:
+        """Fit to a text, or to several, anew each time.
+
+        Args:
+            x: a string; or a list of texts: strings, or lists of tokens.
+            epochs, steps: how long at most; None: 3,000 steps.
+            batch_size: streams that are read side by side; None: 32. Of texts no longer than a window: texts in a step.
+            validation: "auto" keeps the last tenth of the text back (of each of several texts; of 20 texts or more, a
+                tenth of them at random), and returns to the epoch with the smallest loss there; a fraction; a text or
+                texts of your own; or None.
+            device: where to compute; "auto": a GPU if there is one, else the CPU.
+            seed: of the initial weights, the texts kept back, and dropout.
+            progress: whether to show a bar; None: where stderr is a terminal.
+            precision: "bf16" or "fp16" computes in mixed precision, as ``descend`` does.
+            checkpoint: a file that holds the whole state of the fit, written every minute and at its end.
+            resume: whether to go on from the checkpoint, if it is there; the result is that of an uninterrupted fit.
+
+        Returns:
+            The model, in eval mode. ``history`` has a row an epoch, its losses in nats a token; ``message`` says how
+            the fit ended. Ctrl-C stops it with a ``ConvergenceWarning`` and keeps what was learnt.
+
+        Raises:
+            ValueError, TypeError: for data or arguments that cannot be used.
+            ConvergenceError: if the loss becomes NaN or infinite; the model has its last good state.
+        """
+        texts = _texts(x)
+        self.vocabulary = Vocabulary.of(texts, "x", self.rare, words=self.tokens == "words")
+        train, held = self._divided(texts, validation, seed)
+        size = 32 if batch_size is None else count(batch_size, "batch_size")
+        streams = lanes(train, self.window, size)
+        rows = windows(train, self.window, streams or size)
+        size = streams or min(size, len(rows.tokens))
+        held_rows = None if held is None else windows(held, self.window, size)
+        self._assemble(seed)
+        self._begin_with(train)
+        device = chosen_device(device, None)
+        self.to(device)
+        self._carry(streams, size)
+        try:
+            self._train(
+                self._loss,
+                tuple(t.to(device) for t in rows),
+                one=device.type == "cpu",
+                validation=None if held_rows is None else tuple(t.to(device) for t in held_rows),
+                epochs=epochs,
+                steps=STEPS if epochs is None and steps is None else steps,
+                batch_size=size,
+                shuffle=not streams,
+                learning_rate=cosine(self.learning_rate) if self.decay else self.learning_rate,
+                clip=self.clip,
+                patience=self.patience or max(5, math.ceil(1000 * size / len(rows.tokens))),
+                seed=seed,
+                progress=progress,
+                precision=precision,
+                checkpoint=checkpoint,
+                resume=resume,
+            )
+        finally:
+            self._carry(0)
+        self.message += "" if held else "; nothing was held out to choose the step"
+        return self
+
+    def log_likelihood(self, x: Any) -> Estimate:
+        """Return log p of each text's tokens 2, …, n given the first, in nats; exact, given the model.
+
+        Args:
+            x: a string, or a list of texts; only held-out text says how good the model is.
+
+        Returns:
+            Value of shape (n,), a sum for each text.
+
+        Raises:
+            ValueError, TypeError: before ``fit``, or for texts that cannot be used; tokens that ``fit`` did not see are
+                named.
+        """
+        value = torch.stack([log_p.sum() for log_p in self.token_log_likelihood(x)])
+        return Estimate(value, torch.zeros_like(value), "closed form", n=len(value))
+
+    def token_log_likelihood(self, x: Any) -> list[Tensor]:
+        """Return log p of each token from the second on, given all before it in its text, (T_i − 1,), in nats.
+
+        Args:
+            x: a string, or a list of texts.
+
+        Raises:
+            ValueError, TypeError: as ``log_likelihood``.
+        """
+        texts = self._words("token_log_likelihood").indices(_texts(x), "x")
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        found: list[Tensor] = [torch.empty(0)] * len(texts)
+        with self._quietly():
+            for some in (order[at : at + CHUNK] for at in range(0, len(order), CHUNK)):
+                log_p = self._scores([texts[i] for i in some])
+                for i, row in zip(some, log_p):
+                    found[i] = row[: len(texts[i]) - 1]
+        return found
+
+    def nats(self, x: Any) -> Estimate:
+        r"""Return the mean of −log p(token | those before it) over all tokens but each text's first, in nats.
+
+        The standard error, by means of blocks of neighbours, respects that neighbouring tokens are alike; it is that of
+        this model's nats on further text of the same source.
+
+        Args:
+            x: held-out text: a string, or a list of texts.
+
+        Raises:
+            ValueError, TypeError: as ``log_likelihood``, or for texts without a second token.
+        """
+        log_p = self.token_log_likelihood(x)
+        if not any(map(len, log_p)):
+            raise ValueError("x must hold a text of two tokens or more: the first is given, not predicted.")
+        return block_mean([-values for values in log_p], f"{self.tokens if self._words('nats').text else 'tokens'}")
+
+    def perplexity(self, x: Any) -> Estimate:
+        """Return exp(``nats``): among how many equally probable tokens the model is as uncertain; delta method.
+
+        Args:
+            x: held-out text: a string, or a list of texts.
+
+        Raises:
+            ValueError, TypeError: as ``nats``.
+        """
+        nats = self.nats(x)
+        value = math.exp(float(nats))
+        stderr = None if nats.stderr is None else value * float(nats.stderr)
+        return Estimate(value, stderr, "block means, delta method", n=nats.n, notes=nats.notes)
+
+    def generate(self, n: int, prefix: Any = "", *, temperature: float = 1.0, seed: int = 0) -> Any:
+        r"""Draw a text of n tokens after a prefix, each from :math:`p(\cdot | \text{before})^{1/τ}`, normalised.
+
+        Args:
+            n: how many tokens.
+            prefix: what the text begins with, a string or a list of tokens as in ``fit``. Without it, the first token
+                is drawn from those that began the texts of ``fit`` or, of fewer than 20, from all their tokens.
+            temperature: τ > 0; small values keep to what is most probable.
+            seed: of the draws.
+
+        Returns:
+            The prefix and what follows, a string or a list of tokens.
+
+        Raises:
+            ValueError, TypeError: before ``fit``, or for arguments that cannot be used.
+        """
+        vocabulary, left = self._words("generate"), count(n, "n")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be a positive number; got {temperature!r}.")
+        found = vocabulary.indices([prefix], "prefix")[0] if len(prefix) else []
+        noise = self._noise(seed)
+        with self._quietly():
+            if not found:
+                found, left = [_draw(self.frequencies.log(), temperature, noise)], left - 1
+            logits, state = self._next(torch.tensor([found], device=self._device), None)
+            for _ in range(left):
+                found.append(_draw(logits[0, -1], temperature, noise))
+                logits, state = self._next(torch.tensor([found[-1:]], device=self._device), state)
+        return vocabulary.sequence(found)
+
+    def _next(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Return the logits (n, T, tokens) of what follows each token, and the state after the last."""
+        h, state = self.reader(tokens, None, state)
+        return self.out(h), state
+
+    def _loss(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> Tensor:
+        """Return the nats of a batch of windows a token, and carry the states on."""
+        tokens, targets, first, stream, weight = batch
+        carried = self.carried if self.training else self._held
+        state = None
+        if carried.shape[2]:
+            state = self._as_state(carried[:, :, stream] * ~first[:, None])
+        else:  # short texts, each from a state of zeros
+            width = int((targets != OTHER).sum(1).max())
+            tokens, targets = tokens[:, :width], targets[:, :width]
+        logits, state = self._next(tokens, state)
+        if carried.shape[2]:
+            parts = state if isinstance(state, tuple) else (state,)
+            carried[:, :, stream] = torch.stack(parts).detach().to(carried.dtype)
+        nats = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=OTHER, reduction="none")
+        return (nats.view_as(targets).sum(1) * weight.to(nats.dtype)).mean()
+
+    def _as_state(self, parts: Tensor) -> State:
+        return (parts[0], parts[1]) if self.cell == "lstm" else parts[0]
+
+    def _scores(self, texts: Sequence[Tensor]) -> Tensor:
+        """Return log p of each next token, (n, T − 1), in float64 on the CPU; what stands at padding does not count."""
+        tokens = padded(texts)[0].to(self._device)
+        state, found = None, []
+        for at in range(0, tokens.shape[1] - 1, STRETCH):
+            targets = tokens[:, at + 1 : at + STRETCH + 1]
+            logits, state = self._next(tokens[:, at : at + targets.shape[1]], state)
+            found.append(-cross_entropy(logits.double().transpose(1, 2), targets, reduction="none").cpu())
+        return torch.cat(found, 1) if found else torch.zeros(len(texts), 0, dtype=torch.float64)
+
+    def _divided(self, texts: Sequence[Any], validation: Any, seed: int) -> tuple[list[Tensor], list[Tensor] | None]:
+        """Return the training texts and the validation texts, as indices, without those that have no second token."""
+        read = [torch.tensor(text) for text in self._words("fit", fitting=True).indices(texts, "x")]
+        held: list[Tensor] | None = None
+        if isinstance(validation, (list, tuple)):
+            held = [torch.tensor(text) for text in self._words("fit", fitting=True).indices(validation, "validation")]
+        elif not (validation is None or isinstance(validation, (bool, str, int, float))):
+            what = type(validation).__name__
+            raise TypeError(f"validation must be 'auto', a fraction, a list of texts, or None; got a {what}.")
+        elif len(read) >= FEWEST:
+            kept, back = split(torch.arange(len(read)), validation, Form(()), seed)
+            held = None if back is None else [read[i] for i in back.tolist()]
+            read = [read[i] for i in kept.tolist()]
+        elif validation is not None and validation is not False:
+            read, held = _cut(read, validation)
+        read = [text for text in read if len(text) > 1]
+        if not read:
+            raise ValueError("x must hold a training text of two tokens or more: the first is given, not predicted.")
+        return read, [text for text in held or [] if len(text) > 1] or None
+
+    def _assemble(self, seed: int) -> None:
+        """Build the networks anew."""
+        size = len(self._words("fit", fitting=True))
+        embedding = min(64, size) if self.embedding is None else self.embedding
+        with seeded(seed):
+            steps = nn.Embedding(size, embedding)
+            how = {"cell": self.cell, "layers": self.layers, "dropout": self.dropout}
+            self.reader = Reader(steps, embedding, self.hidden, **how)
+            self.out = nn.Linear(self.hidden, size)
+        self.register_buffer("frequencies", torch.full((size,), 1 / size, dtype=torch.float64))
+        self._carry(0)
+        self.to(self.dtype)
+
+    def _begin_with(self, texts: Sequence[Tensor]) -> None:
+        """Learn how texts begin."""
+        begin = torch.stack([text[0] for text in texts]) if len(texts) >= FEWEST else torch.cat(list(texts))
+        counts = torch.bincount(begin, minlength=len(self.frequencies))
+        self.frequencies = (counts / counts.sum()).to(self.frequencies)
+
+    def _carry(self, streams: int, held: int = 0) -> None:
+        """Make room for the states that windows hand on: of training, a buffer, which checkpoints hold; of validation."""
+        shape = (2 if self.cell == "lstm" else 1, self.layers)
+        where = {"dtype": self.dtype, "device": self.out.weight.device}
+        self.register_buffer("carried", torch.zeros(*shape, streams, self.hidden, **where))
+        self._held = torch.zeros(*shape, held, self.hidden, **where)
+
+    def _words(self, what: str, *, fitting: bool = False) -> Vocabulary:
+        if not fitting:
+            self._check_fitted(what)
+        assert self.vocabulary is not None
+        return self.vocabulary
+
+    def _found(self) -> dict[str, Any]:
+        return {"vocabulary": self._words("save", fitting=True).to_json()}
+
+    def _rebuild(self, found: dict[str, Any]) -> None:
+        self.vocabulary = Vocabulary.from_json(found["vocabulary"])
+        self._assemble(seed=0)
+
+
+def _texts(x: Any) -> Any:
+    """Return a list of texts; a string is one."""
+    return [x] if isinstance(x, str) else x
+
+
+def _cut(texts: Sequence[Tensor], validation: Any) -> tuple[list[Tensor], list[Tensor] | None]:
+    """Cut the last part off each text, in the order of time; "auto" leaves texts of fewer than 20 tokens whole."""
+    kept: list[Tensor] = []
+    held: list[Tensor] = []
+    for text in texts:
+        train, back = split(torch.arange(len(text)), validation, Form(()), 0)
+        at = len(train) if back is not None else len(text)
+        kept.append(text[:at])
+        held += [text[at - 1 :]] if back is not None else []  # the last token of training is given to the first held
+    return kept, held or None
+
+
+def _draw(logits: Tensor, temperature: float, noise: torch.Generator) -> int:
+    """Draw a token."""
+    return int(torch.multinomial((logits.double() / temperature).softmax(0), 1, generator=noise))
