@@ -208,6 +208,7 @@ def test_the_published_bounds_hold(sigma, activation, seed, k):
     ("sigma", "vanish", "explode", "words"),
     [
         (0.9, True, False, "sufficient for vanishing: ‖∂h_t/∂h_k‖ ≤ 0.9"),
+        (1.0, False, False, "at the border: ‖∂h_t/∂h_k‖ ≤ 1, gradients do not explode"),
         (1.5, False, True, "necessary, not sufficient"),
     ],
 )
@@ -274,7 +275,7 @@ def test_the_picture_draws_a_curve_for_each_quantity(x):
     assert ax.get_yscale() == "log"
     np.testing.assert_allclose(ax.lines[1].get_ydata(), table[table["quantity"] == "cell"]["median"])
     viz.gradient_norms(gradient_norms(built("gru"), x), ax=ax, label="GRU")
-    assert [t.get_text() for t in ax.get_legend().get_texts()][-1] == "GRU, hidden"
+    assert [t.get_text() for t in ax.get_legend().get_texts()][2:] == ["LSTM, cell, direct path", "GRU"]
     with pytest.raises(ValueError, match="table must be a DataFrame from gradient_norms"):
         viz.gradient_norms(table.drop(columns="median"))
 

@@ -67,6 +67,9 @@ def weight_gradient_by_step(
     return dict(zip(net.GATES, terms.chunk(len(net.GATES), 1)))
 
 
+ROUNDING = 1e-6  # of a singular value in float32
+
+
 @dataclass(frozen=True)
 class SpectralCondition:
     r"""What the largest singular value of w says about :math:`∂h_t / ∂h_k` of a simple network.
@@ -83,13 +86,13 @@ class SpectralCondition:
 
     @property
     def must_vanish(self) -> bool:
-        r"""Whether :math:`σ_{\max}(w) < 1/γ`, which is sufficient for gradients to vanish."""
-        return self.sigma < 1 / self.gamma
+        r"""Whether :math:`σ_{\max}(w) < 1/γ`, beyond rounding, which is sufficient for gradients to vanish."""
+        return self.gamma * self.sigma < 1 - ROUNDING
 
     @property
     def may_explode(self) -> bool:
-        r"""Whether :math:`σ_{\max}(w) > 1/γ`, which is necessary for gradients to explode."""
-        return self.sigma > 1 / self.gamma
+        r"""Whether :math:`σ_{\max}(w) > 1/γ`, beyond rounding, which is necessary for gradients to explode."""
+        return self.gamma * self.sigma > 1 + ROUNDING
 
     def bound(self, lag: int) -> float:
         r"""Return :math:`(γ\,σ_{\max}(w))^{t-k} ≥ \|∂h_t / ∂h_k\|_2`."""
@@ -101,7 +104,7 @@ class SpectralCondition:
             return head + f"sufficient for vanishing: ‖∂h_t/∂h_k‖ ≤ {self.gamma * self.sigma:.4g}^(t−k) for all inputs."
         if self.may_explode:
             return head + "exploding is possible (necessary, not sufficient: gradients may still vanish)."
-        return head + "neither is implied: ‖∂h_t/∂h_k‖ ≤ 1."
+        return head + "at the border: ‖∂h_t/∂h_k‖ ≤ 1, gradients do not explode and may or may not vanish."
 
 
 def pascanu(net: RNN, *, layer: int = -1) -> SpectralCondition:

@@ -40,8 +40,9 @@ def gradient_norms(table: pd.DataFrame, ax: Axes | None = None, *, label: str | 
         raise ValueError(f"table must be a DataFrame from gradient_norms, with rows; missing: {missing or 'rows'}.")
     ax = tidy(axes(ax, 6.0, 4.0))
     tint = colour(len({line.get_color() for line in ax.lines}))
+    alone = table["quantity"].nunique() == 1
     for name, rows in table.groupby("quantity", sort=False):
-        what = name if label is None else f"{label}, {name}"
+        what = name if label is None else label if alone else f"{label}, {name}"
         ax.plot(rows["lag"], rows["median"], DASHES.get(str(name), "-"), color=tint, lw=1.6, label=what)
         ax.fill_between(rows["lag"], rows["lower"], rows["upper"], color=tint, alpha=0.15, lw=0)
     ax.set_yscale("log")
