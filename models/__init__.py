@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from probdl.models.glm import GLM
     from probdl.models.logistic_regression import LogisticRegression
     from probdl.models.sequences.captioner import Captioner
+    from probdl.models.sequences.classifier import SequenceClassifier
     from probdl.models.sequences.language_model import LanguageModel
     from probdl.models.sequences.seq2seq import Seq2Seq
+    from probdl.models.sequences.tagger import SequenceTagger
     from probdl.models.vae import VAE
 
 __all__ = [
@@ -44,6 +46,8 @@ __all__ = [
     "LanguageModel",
     "LogisticRegression",
     "Seq2Seq",
+    "SequenceClassifier",
+    "SequenceTagger",
     "VAE",
 ]
 
@@ -56,6 +60,8 @@ _HOME = {
     "LanguageModel": "probdl.models.sequences.language_model",
     "LogisticRegression": "probdl.models.logistic_regression",
     "Seq2Seq": "probdl.models.sequences.seq2seq",
+    "SequenceClassifier": "probdl.models.sequences.classifier",
+    "SequenceTagger": "probdl.models.sequences.tagger",
     "VAE": "probdl.models.vae",
 }
 

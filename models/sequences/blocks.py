@@ -35,8 +35,8 @@ def block_mean(values: Sequence[Tensor], unit: str = "tokens") -> Estimate:
         Statistics 38; Cochran (1977), Sampling techniques, chapter 6 (ratios).
 
     Example:
-        >>> block_mean([torch.arange(4000.0) % 2])
-        0.5000 ± 0.0000 (block means, n=4000)
+        >>> block_mean([torch.arange(4000.0) % 2, torch.ones(1000)])
+        0.600 ± 0.031 (block means, n=5000)
     """
     values = [v.double().cpu() for v in values if len(v)]
     n = sum(map(len, values))

@@ -364,7 +364,7 @@ class LanguageModel(NetworkModel):
         self.frequencies = (counts / counts.sum()).to(self.frequencies)
 
     def _carry(self, streams: int, held: int = 0) -> None:
-        """Make room for the states that windows hand on: of training, a buffer, which checkpoints hold; of validation."""
+        """Make room for the states that windows hand on; those of training are a buffer, which checkpoints hold."""
         shape = (2 if self.cell == "lstm" else 1, self.layers)
         where = {"dtype": self.dtype, "device": self.out.weight.device}
         self.register_buffer("carried", torch.zeros(*shape, streams, self.hidden, **where))
