@@ -23,10 +23,11 @@ import time
 from contextlib import redirect_stderr, redirect_stdout
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy, softplus
 from torch.utils.data import DataLoader, TensorDataset
 
-from probdl.models import VAE, ImageClassifier
+from probdl.models import VAE, ImageClassifier, LanguageModel
 from probdl.models.networks import chosen_decoder, chosen_encoder
 from probdl.nn import CNN, seeded
 
@@ -53,16 +54,19 @@ def digits(rows):
     return (x - x.mean()) / x.std(), y
 
 
-def trained(modules, loader, epochs, loss, seed):
+def trained(modules, loader, epochs, loss, seed, clip=None):
     """Train as the tutorials do; return the mean loss of the last epoch."""
     torch.manual_seed(seed)
-    optimiser = torch.optim.Adam([p for m in modules for p in m.parameters()], lr=RATE)
+    parameters = [p for m in modules for p in m.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=RATE)
     for _ in range(epochs):
         total = rows = 0
         for batch in loader:
             value = loss(*batch)
             optimiser.zero_grad()
             value.backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(parameters, clip)
             optimiser.step()
             total, rows = total + value.item() * len(batch[0]), rows + len(batch[0])
     return total / rows
@@ -143,6 +147,35 @@ def cnn_by_fit(data, epochs, seed):
     return net.history.loss.iloc[-1]
 
 
+def text(characters):
+    """Return text that comes with Python, repeated to the wanted length."""
+    from pydoc_data.topics import topics
+
+    found = "\n".join(topics.values())
+    return (found * math.ceil(characters / len(found)))[:characters]
+
+
+def lstm_by_hand(data, epochs, seed):
+    torch.manual_seed(seed)
+    index = {c: i for i, c in enumerate(sorted(set(data)))}
+    tokens = torch.tensor([index[c] for c in data])
+    rows = (len(tokens) - 1) // WINDOW
+    x, y = (tokens[shift:][: rows * WINDOW].view(rows, WINDOW) for shift in (0, 1))
+    embed, cell = nn.Embedding(len(index), 64), nn.LSTM(64, WIDTH, batch_first=True)
+    out, loader = nn.Linear(WIDTH, len(index)), DataLoader(TensorDataset(x, y), STREAMS, shuffle=True)
+
+    def loss(x, y):
+        return cross_entropy(out(cell(embed(x))[0]).flatten(0, 1), y.flatten())
+
+    return trained([embed, cell, out], loader, epochs, loss, seed, clip=5.0)
+
+
+def lstm_by_fit(data, epochs, seed):
+    model = LanguageModel(WIDTH, embedding=64, window=WINDOW, learning_rate=RATE, decay=False, clip=5.0)
+    model.fit(data, epochs=epochs, batch_size=STREAMS, validation=None, device="cpu", seed=seed, progress=False)
+    return model.history.loss.iloc[-1]
+
+
 def timed(train, *args):
     wall, cpu = time.perf_counter(), time.process_time()
     loss = train(*args)
@@ -203,7 +236,14 @@ def cnn(options):
     compare(title, digits(rows), digits(2 * BATCH), options.epochs, options.rounds, sides)
 
 
-TASKS = {"vae": vae, "cnn": cnn}
+def lstm(options):
+    characters = max(2 * STREAMS * WINDOW, 2 * options.rows)
+    sides = {"LanguageModel.fit": lstm_by_fit, "DataLoader loop": lstm_by_hand}
+    title = f"LSTM of {WIDTH}: {characters} characters of text in {STREAMS} windows of {WINDOW}"
+    compare(title, text(characters), text(2 * STREAMS * WINDOW), options.epochs, options.rounds, sides)
+
+
+TASKS = {"vae": vae, "cnn": cnn, "lstm": lstm}
 
 if __name__ == "__main__":
     main()
