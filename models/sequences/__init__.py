@@ -10,7 +10,7 @@ Sequences go in as a list of strings (read as characters, or as words), of lists
 - ``Captioner``: one to many, an image and a sequence about it.
 
 Their parts: ``vocabulary`` (tokens and their indices; errors for those that ``fit`` did not see), ``frames`` (sequences
-of vectors or images), ``reader`` (sequences through a recurrent network), ``labelled`` (what classifier and
-tagger share), ``streams`` and ``blocks`` (texts in windows; errors of means over dependent tokens); ``decoder``,
-``search`` and ``writer`` (sequences that are written).
+of vectors or images), ``reader`` (sequences through a recurrent network), ``labelled`` (what classifier and tagger
+share), ``texts`` and ``streams`` (which part of a text trains, and texts in windows), ``blocks`` (errors of means over
+dependent tokens); ``decoder``, ``search`` and ``writer`` (sequences that are written).
 """

@@ -36,7 +36,7 @@ def block_mean(values: Sequence[Tensor], unit: str = "tokens") -> Estimate:
 
     Example:
         >>> block_mean([torch.arange(4000.0) % 2, torch.ones(1000)])
-        0.600 ± 0.031 (block means, n=5000)
+        0.600 ± 0.032 (block means, n=5000)
     """
     values = [v.double().cpu() for v in values if len(v)]
     n = sum(map(len, values))

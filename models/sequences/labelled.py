@@ -6,7 +6,7 @@ import math
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ class LabelledSequences(NetworkModel):
     Its subclasses explain the arguments.
     """
 
-    SETTINGS = (
+    SETTINGS: ClassVar[tuple[str, ...]] = (
         "hidden",
         "cell",
         "layers",
@@ -187,7 +187,7 @@ class LabelledSequences(NetworkModel):
         rows = self._pairs(x, y, ("x", "y"))
         found = [tuple(t[part.to(device)] for t in rows) for part in which]
         if is_pair(validation):
-            found.append(self._pairs(*validation, ("validation[0]", "validation[1]")))
+            found.append(self._pairs(validation[0], validation[1], ("validation[0]", "validation[1]")))
         train, *held = [_weighted(part) for part in found]
         return train, held[0] if held else None
 
@@ -236,8 +236,15 @@ class LabelledSequences(NetworkModel):
         labels = self._labels("fit")
         with seeded(seed):
             steps, size = self._steps()
-            how = {"cell": self.cell, "layers": self.layers, "dropout": self.dropout}
-            self.reader = Reader(steps, size, self.hidden, bidirectional=self.bidirectional, **how)
+            self.reader = Reader(
+                steps,
+                size,
+                self.hidden,
+                cell=self.cell,
+                layers=self.layers,
+                bidirectional=self.bidirectional,
+                dropout=self.dropout,
+            )
             self.out = nn.Linear(self.reader.outputs, len(labels))
         self.reader.to(self.dtype)
         self.out.to(self.dtype)

@@ -14,12 +14,12 @@ from torch.nn.functional import cross_entropy
 from probdl.divergences.estimate import Estimate
 from probdl.loops import cosine
 from probdl.models.arguments import count, one_of
-from probdl.models.form import Form
-from probdl.models.held_out import FEWEST, chosen_device, split
+from probdl.models.held_out import FEWEST, chosen_device
 from probdl.models.network_model import NetworkModel
 from probdl.models.sequences.blocks import block_mean
 from probdl.models.sequences.reader import CELLS, Reader
 from probdl.models.sequences.streams import OTHER, lanes, windows
+from probdl.models.sequences.texts import as_texts, divided, read
 from probdl.models.sequences.vocabulary import Vocabulary, padded
 from probdl.nn import seeded
 from probdl.nn.recurrent import State
@@ -156,9 +156,9 @@ class LanguageModel(NetworkModel):
             ValueError, TypeError: for data or arguments that cannot be used.
             ConvergenceError: if the loss becomes NaN or infinite; the model has its last good state.
         """
-        texts = _texts(x)
+        texts = as_texts(x)
         self.vocabulary = Vocabulary.of(texts, "x", self.rare, words=self.tokens == "words")
-        train, held = self._divided(texts, validation, seed)
+        train, held = divided(self.vocabulary, texts, validation, seed)
         size = 32 if batch_size is None else count(batch_size, "batch_size")
         streams = lanes(train, self.window, size)
         rows = windows(train, self.window, streams or size)
@@ -218,7 +218,7 @@ class LanguageModel(NetworkModel):
         Raises:
             ValueError, TypeError: as ``log_likelihood``.
         """
-        texts = self._words("token_log_likelihood").indices(_texts(x), "x")
+        texts = read(self._words("token_log_likelihood"), x)
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         found: list[Tensor] = [torch.empty(0)] * len(texts)
         with self._quietly():
@@ -324,34 +324,15 @@ class LanguageModel(NetworkModel):
             found.append(-cross_entropy(logits.double().transpose(1, 2), targets, reduction="none").cpu())
         return torch.cat(found, 1) if found else torch.zeros(len(texts), 0, dtype=torch.float64)
 
-    def _divided(self, texts: Sequence[Any], validation: Any, seed: int) -> tuple[list[Tensor], list[Tensor] | None]:
-        """Return the training texts and the validation texts, as indices, without those that have no second token."""
-        read = [torch.tensor(text) for text in self._words("fit", fitting=True).indices(texts, "x")]
-        held: list[Tensor] | None = None
-        if isinstance(validation, (list, tuple)):
-            held = [torch.tensor(text) for text in self._words("fit", fitting=True).indices(validation, "validation")]
-        elif not (validation is None or isinstance(validation, (bool, str, int, float))):
-            what = type(validation).__name__
-            raise TypeError(f"validation must be 'auto', a fraction, a list of texts, or None; got a {what}.")
-        elif len(read) >= FEWEST:
-            kept, back = split(torch.arange(len(read)), validation, Form(()), seed)
-            held = None if back is None else [read[i] for i in back.tolist()]
-            read = [read[i] for i in kept.tolist()]
-        elif validation is not None and validation is not False:
-            read, held = _cut(read, validation)
-        read = [text for text in read if len(text) > 1]
-        if not read:
-            raise ValueError("x must hold a training text of two tokens or more: the first is given, not predicted.")
-        return read, [text for text in held or [] if len(text) > 1] or None
-
     def _assemble(self, seed: int) -> None:
         """Build the networks anew."""
         size = len(self._words("fit", fitting=True))
         embedding = min(64, size) if self.embedding is None else self.embedding
         with seeded(seed):
             steps = nn.Embedding(size, embedding)
-            how = {"cell": self.cell, "layers": self.layers, "dropout": self.dropout}
-            self.reader = Reader(steps, embedding, self.hidden, **how)
+            self.reader = Reader(
+                steps, embedding, self.hidden, cell=self.cell, layers=self.layers, dropout=self.dropout
+            )
             self.out = nn.Linear(self.hidden, size)
         self.register_buffer("frequencies", torch.full((size,), 1 / size, dtype=torch.float64))
         self._carry(0)
@@ -365,10 +346,10 @@ class LanguageModel(NetworkModel):
 
     def _carry(self, streams: int, held: int = 0) -> None:
         """Make room for the states that windows hand on; those of training are a buffer, which checkpoints hold."""
-        shape = (2 if self.cell == "lstm" else 1, self.layers)
-        where = {"dtype": self.dtype, "device": self.out.weight.device}
-        self.register_buffer("carried", torch.zeros(*shape, streams, self.hidden, **where))
-        self._held = torch.zeros(*shape, held, self.hidden, **where)
+        parts = 2 if self.cell == "lstm" else 1
+        zeros = torch.zeros(parts, self.layers, streams + held, self.hidden).to(self.out.weight)
+        self.register_buffer("carried", zeros[:, :, :streams].clone())
+        self._held = zeros[:, :, streams:]
 
     def _words(self, what: str, *, fitting: bool = False) -> Vocabulary:
         if not fitting:
@@ -382,23 +363,6 @@ class LanguageModel(NetworkModel):
     def _rebuild(self, found: dict[str, Any]) -> None:
         self.vocabulary = Vocabulary.from_json(found["vocabulary"])
         self._assemble(seed=0)
-
-
-def _texts(x: Any) -> Any:
-    """Return a list of texts; a string is one."""
-    return [x] if isinstance(x, str) else x
-
-
-def _cut(texts: Sequence[Tensor], validation: Any) -> tuple[list[Tensor], list[Tensor] | None]:
-    """Cut the last part off each text, in the order of time; "auto" leaves texts of fewer than 20 tokens whole."""
-    kept: list[Tensor] = []
-    held: list[Tensor] = []
-    for text in texts:
-        train, back = split(torch.arange(len(text)), validation, Form(()), 0)
-        at = len(train) if back is not None else len(text)
-        kept.append(text[:at])
-        held += [text[at - 1 :]] if back is not None else []  # the last token of training is given to the first held
-    return kept, held or None
 
 
 def _draw(logits: Tensor, temperature: float, noise: torch.Generator) -> int:

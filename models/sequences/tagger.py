@@ -43,7 +43,7 @@ class SequenceTagger(LabelledSequences):
     Example:
         >>> x = ["abca", "bcab", "cabcab", "ab"] * 20
         >>> y = [s.upper() for s in x]  # a string, or a list of labels, a sequence
-        >>> model = SequenceTagger(16, learning_rate=1e-2).fit(x, y, epochs=20, progress=False)
+        >>> model = SequenceTagger(16, learning_rate=1e-2).fit(x, y, epochs=60, progress=False)
         >>> [row.tolist() for row in model.predict(["ba", "c"])]
         [['B', 'A'], ['C']]
     """
@@ -195,7 +195,7 @@ class SequenceTagger(LabelledSequences):
         return [(log_p[k], row[: len(log_p)][k]) for log_p, row, k in zip(found, targets, known)]
 
 
-def _listed(row: Any, name: str) -> Sequence[Any]:
+def _listed(row: Any, name: str) -> list[Any]:
     """Return the labels of one sequence as a list; a string has one at each character."""
     if not hasattr(row, "__len__"):
         raise TypeError(f"{name} must be the labels of a sequence, one a step; got {row!r}.")

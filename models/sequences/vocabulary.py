@@ -136,7 +136,7 @@ def as_lists(sequences: Any, name: str = "x", words: bool = False) -> tuple[list
     return lists, text
 
 
-def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def padded(sequences: Sequence[Sequence[int] | Tensor]) -> tuple[Tensor, Tensor]:
     """Return lists of indices as one tensor (n, T), zero beyond each end, and their lengths (n,).
 
     Example:
@@ -154,7 +154,7 @@ def _tokens(sequence: Any, text: bool, name: str, words: bool) -> list[Token]:
         want, got = ("a string", "a list") if text else ("a list of tokens", "a string")
         raise TypeError(f"{name} must be {want}, like the first sequence; got {got}.")
     if isinstance(sequence, str):
-        return sequence.split() if words else list(sequence)
+        return [*sequence.split()] if words else [*sequence]
     if not hasattr(sequence, "__len__"):
         raise TypeError(f"{name} must be a list of tokens; got a {type(sequence).__name__}.")
     tokens = (
