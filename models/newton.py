@@ -116,11 +116,8 @@ def newton_direction(loss: LogisticLoss, b: Tensor, g: Tensor) -> Tensor:
         return g
     if b.numel() > DENSE:
         return _conjugate_gradients(lambda v: loss.curve(b, v), g)
-    h, (m, q) = loss.hessian(b), b.shape
-    size, eye = h.diagonal().mean(), torch.eye(q, dtype=h.dtype, device=h.device)
-    if m > 1:  # a shift that all classes share changes nothing, and the gradient has none
-        h = h + size * eye.repeat(m, m)
-    ridge, eye = 1e-12 * size, torch.eye(m * q, dtype=h.dtype, device=h.device)
+    h = loss.hessian(b)
+    ridge, eye = 1e-12 * h.diagonal().mean(), torch.eye(len(h), dtype=h.dtype, device=h.device)
     for _ in range(6):
         factor, failed = torch.linalg.cholesky_ex(h + ridge * eye)
         if not failed:

@@ -187,6 +187,6 @@ def _calibration_error(confidence: Tensor, right: Tensor, where: Tensor) -> Esti
     variance = _sums(confidence * (1 - confidence), where) / n**2
     mean = math.sqrt(2 / math.pi) * variance.sqrt().sum().item()
     sd = math.sqrt((1 - 2 / math.pi) * variance.sum().item())
-    note = f"a perfectly calibrated classifier would show {mean:.2g} ± {sd:.1g} (sd) on as many rows: biased upwards"
+    note = f"a perfectly calibrated classifier would show {mean:.2g} ± {sd:.2g} (sd) on as many rows: biased upwards"
     stderr = each.std().item() / math.sqrt(n) if n > 1 else None
     return Estimate(each.mean().item(), stderr, f"{len(variance.nonzero())} bins", "expected estimate", n, (note,))

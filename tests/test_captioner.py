@@ -78,6 +78,17 @@ def test_draws_are_as_exact_as_the_probabilities_say(captioner):
     assert share == pytest.approx(p.mean().item(), abs=5 * math.sqrt((p * (1 - p)).sum().item()) / len(HELD))
 
 
+def test_other_units_of_the_pixels_change_nothing():
+    a, b = (
+        small(dtype=torch.float64).fit(x, words(range(60)), epochs=2, progress=False)
+        for x in (IMAGES[:60], 3 + 255 * IMAGES[:60])
+    )
+    known = a.log_likelihood(IMAGES[:60], words(range(60))).value
+    torch.testing.assert_close(
+        b.log_likelihood(3 + 255 * IMAGES[:60], words(range(60))).value, known, atol=1e-6, rtol=0
+    )
+
+
 def test_captions_may_be_lists_of_words():
     rows = TRAIN[:300]
     captions = [["an" if k in (8,) else "a", "odd" if k % 2 else "even", "digit"] for k in LABELS[rows].tolist()]

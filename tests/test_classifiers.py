@@ -22,7 +22,7 @@ from torch import nn
 from probdl import ConvergenceWarning, data, viz
 from probdl.models import VAE, ImageClassifier, LogisticRegression, newton
 from probdl.models.labels import Labels
-from probdl.models.newton import LogisticLoss
+from probdl.models.newton import LogisticLoss, Newton
 from probdl.models.scores import calibration, proportion
 
 DIGITS, DIGIT = data.digits()
@@ -116,6 +116,35 @@ def test_conjugate_gradients_come_to_the_same_maximum(k, monkeypatch):
     known = fit(x, y).coefficients["coefficient"]
     monkeypatch.setattr(newton, "DENSE", 0)
     np.testing.assert_allclose(fit(x, y).coefficients["coefficient"], known, rtol=1e-6)
+
+
+def test_no_step_raises_the_loss_where_the_full_one_would_explode():
+    """Rows with heavy tails, on which full steps go from a loss of .04 to 1e51."""
+    g = torch.Generator().manual_seed(1706)
+    for least, most in ((6, 60), (1, 4)):
+        torch.randint(least, most, (1,), generator=g)
+    x = torch.randn(16, 3, generator=g, dtype=torch.float64).pow(5)
+    x = (x - x.mean(0)) / x.std(0)
+    y = ((x[:, 0] > 0) ^ (torch.rand(16, generator=g) < 0.1)).long()
+    loss, linear, values = LogisticLoss(x, y), nn.Linear(3, 1).double(), []
+    for parameter in linear.parameters():
+        nn.init.zeros_(parameter)
+    optimiser = Newton(list(linear.parameters()), linear, loss)
+    for _ in range(15):
+        values.append(loss.value(torch.cat([linear.weight, linear.bias[:, None]], 1)).item())
+        optimiser.step()
+    assert (np.diff(values) <= 0).all()
+    assert values[-1] < 0.05
+
+
+def test_the_history_holds_the_penalised_loss():
+    x, y = cancer()
+    model = fit(x, y, l2=0.1)
+    loss = LogisticLoss(model._inward(x), Labels.of(y).indices(y), 0.1)
+    linear = model.network.layers[0]
+    known = loss.value(torch.cat([linear.weight, linear.bias[:, None]], 1)).item()
+    assert model.history["loss"].iloc[-1] == pytest.approx(known, rel=1e-12)
+    assert known > -model.log_likelihood(x, y).value.mean().item() + 0.01
 
 
 def test_batches_come_near_the_maximum_and_say_how_near():
@@ -232,6 +261,11 @@ def test_as_a_module_it_maps_raw_pixels_to_logits_with_gradients(net):
     logits = net(x)
     torch.testing.assert_close(logits.double().softmax(1).cpu(), net.predict_proba(DIGITS[HELD][:3]))
     assert torch.autograd.grad(logits[:, 0].sum(), x)[0].abs().sum() > 0
+
+
+def test_units_are_those_of_the_rows_that_train():
+    net = ImageClassifier(channels=(4, 4)).fit(DIGITS[:60], DIGIT[:60], validation=0.5, epochs=1, progress=False)
+    assert net.units.shift.item() != pytest.approx(DIGITS[:60].mean().item(), rel=1e-9)
 
 
 def test_the_same_seed_gives_the_same_network_and_another_seed_another():
@@ -370,7 +404,7 @@ def test_the_note_on_the_calibration_error_says_what_calibrated_classifiers_show
     mean, sd = float(said[0]), float(said[2])
     values = np.array([e.value for e in errors])
     assert values.mean() == pytest.approx(mean, abs=5 * 0.07 * sd + 0.1 * mean)  # two digits are printed
-    assert values.std() == pytest.approx(sd, rel=0.5)  # one digit is printed
+    assert values.std() == pytest.approx(sd, rel=0.25)  # 5 standard errors
     assert errors[0].target == "expected estimate"
 
 

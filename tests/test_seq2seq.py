@@ -142,6 +142,18 @@ def test_draws_have_the_frequencies_of_their_probabilities(cell, memory):
     assert chisquare(observed, expected).pvalue > 1e-4
 
 
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_first_tokens_have_the_frequencies_of_the_temperature(temperature):
+    """Chi-squared, false-alarm rate 1e-4."""
+    decoder, given = tiny(memory=5)
+    n, some = 20_000, given.rows(torch.zeros(20_000, dtype=torch.long))
+    log_p = decoder(given, torch.full((4, 1), decoder.end))[0][0, 0]
+    known = n * (log_p / temperature).softmax(0)
+    found = draw(decoder, some, 1, temperature, torch.Generator().manual_seed(3)).tokens[:, 0]
+    assert chisquare(torch.bincount(found, minlength=LETTERS + 1), known).pvalue > 1e-4
+    assert chisquare(torch.bincount(found, minlength=LETTERS + 1), n * log_p.exp()).pvalue < 1e-12
+
+
 def test_a_low_temperature_draws_what_greed_writes_and_log_p_is_of_what_was_drawn():
     decoder, given = tiny(memory=5)
     cold = draw(decoder, given, MOST, 1e-6, torch.Generator().manual_seed(0))
