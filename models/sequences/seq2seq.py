@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from probdl.models.sequences.decoder import Given
-from probdl.models.sequences.reader import Reader, own
+from probdl.models.sequences.reader import Reader
 from probdl.models.sequences.search import beam_search
 from probdl.models.sequences.vocabulary import Vocabulary, padded
 from probdl.models.sequences.writer import Batch, Writer
@@ -168,7 +168,8 @@ class Seq2Seq(Writer):
         seen, state = self.encoder(tokens, lengths)
         if not self.attention:
             return Given(self._bridged(state))
-        return Given(self._bridged(state), seen, own(lengths, tokens.shape[1]))
+        own = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        return Given(self._bridged(state), seen, own)
 
     def _bridged(self, state: State) -> State:
         """Return the decoder's first state from the encoder's last."""
