@@ -53,8 +53,8 @@ grid[1, 0].set_ylabel("the least sure", fontsize=9)
 plt.show()
 
 # %%
-# What it writes about the third of these if it draws its characters: at a low temperature always the same, at a high
-# one words that are none.
+# What it writes about the third of these if it draws its characters: at low temperatures words, at a high one strings
+# that are none.
 
 unsure = images[held[hard[2:3]]].expand(8, -1, -1, -1)
 for temperature in (0.5, 1.0, 2.0):
