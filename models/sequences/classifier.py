@@ -28,7 +28,7 @@ class SequenceClassifier(LabelledSequences):
         embedding: the size of a step's vector: of a token (None: 64, or the number of tokens if that is smaller), or of
             an image (None: ``hidden``).
         channels: of the convolutions that look at images.
-        tokens: how strings are read, as "characters" or, split at white space, as "words".
+        words: whether strings are split at white space into words; else they are read as characters.
         rare: tokens that occur fewer times than this in ``fit``, and those that it did not see, are one unknown token;
             0: such a token is an error.
         standardise: frames, by "column" (each entry of a vector), "shared" (one shift and scale for all), "none";
@@ -49,7 +49,7 @@ class SequenceClassifier(LabelledSequences):
     Example:
         >>> x = ["good day", "bad day", "good", "so bad", "no good day", "a bad one"] * 10
         >>> y = ["+", "-"] * 30
-        >>> model = SequenceClassifier(16, tokens="words", learning_rate=1e-2).fit(x, y, epochs=20, progress=False)
+        >>> model = SequenceClassifier(16, words=True, learning_rate=1e-2).fit(x, y, epochs=20, progress=False)
         >>> model.predict(["so good", "bad one"]).tolist()
         ['+', '-']
     """

@@ -20,7 +20,7 @@ from probdl.models.network_model import NetworkModel
 from probdl.models.networks import is_image
 from probdl.models.pairs import is_pair, parts
 from probdl.models.sequences.frames import Frames, are_tokens, padded_frames
-from probdl.models.sequences.reader import CELLS, EachFrame, Reader
+from probdl.models.sequences.reader import CELLS, EachFrame, Reader, checked_dropout
 from probdl.models.sequences.streams import OTHER
 from probdl.models.sequences.vocabulary import Vocabulary, padded
 from probdl.models.units import WAYS, Units
@@ -29,7 +29,6 @@ from probdl.nn.mlp import sizes
 
 STEPS = 5_000
 CHUNK = 256  # sequences that are scored at a time
-READ = ("characters", "words")
 
 Batch = tuple[Tensor, ...]
 Model = TypeVar("Model", bound="LabelledSequences")
@@ -48,7 +47,7 @@ class LabelledSequences(NetworkModel):
         "bidirectional",
         "embedding",
         "channels",
-        "tokens",
+        "words",
         "rare",
         "standardise",
         "max_length",
@@ -68,7 +67,7 @@ class LabelledSequences(NetworkModel):
         bidirectional: bool = False,
         embedding: int | None = None,
         channels: Sequence[int] = (16, 32),
-        tokens: str = "characters",
+        words: bool = False,
         rare: int = 0,
         standardise: str = "auto",
         max_length: int | None = None,
@@ -85,9 +84,13 @@ class LabelledSequences(NetworkModel):
             None if value is None else count(value, name)
             for value, name in ((embedding, "embedding"), (max_length, "max_length"), (patience, "patience"))
         )
-        self.cell, self.tokens = one_of(cell, [*CELLS], "cell"), one_of(tokens, READ, "tokens")
+        self.cell, self.words = one_of(cell, [*CELLS], "cell"), bool(words)
         self.channels, self.standardise = sizes(tuple(channels), "channels"), one_of(standardise, WAYS, "standardise")
-        self.bidirectional, self.rare, self.dropout = bool(bidirectional), count(rare, "rare", least=0), dropout
+        self.bidirectional, self.rare, self.dropout = (
+            bool(bidirectional),
+            count(rare, "rare", least=0),
+            checked_dropout(dropout),
+        )
         self.learning_rate, self.decay, self.clip = learning_rate, decay, clip
         self.vocabulary: Vocabulary | None = None
         self.frames: Frames | None = None
@@ -195,7 +198,7 @@ class LabelledSequences(NetworkModel):
         """Find what the sequences are made of: tokens, or frames and their units."""
         self.vocabulary = self.frames = self.units = None
         if are_tokens(x):
-            self.vocabulary = Vocabulary.of(x, "x", self.rare, words=self.tokens == "words")
+            self.vocabulary = Vocabulary.of(x, "x", self.rare, words=self.words)
         else:
             self.frames = Frames.of(x)
             sequences = self.frames.check(x)

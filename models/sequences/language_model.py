@@ -17,7 +17,7 @@ from probdl.models.arguments import count, one_of
 from probdl.models.held_out import FEWEST, chosen_device
 from probdl.models.network_model import NetworkModel
 from probdl.models.sequences.blocks import block_mean
-from probdl.models.sequences.reader import CELLS, Reader
+from probdl.models.sequences.reader import CELLS, Reader, checked_dropout
 from probdl.models.sequences.streams import OTHER, lanes, windows
 from probdl.models.sequences.texts import as_texts, divided, read
 from probdl.models.sequences.vocabulary import Vocabulary, padded
@@ -27,7 +27,6 @@ from probdl.nn.recurrent import State
 STEPS = 3_000
 STRETCH = 1024  # tokens of a text that are scored at a time
 CHUNK = 64  # texts that are scored side by side
-READ = ("characters", "words")
 
 
 class LanguageModel(NetworkModel):
@@ -44,7 +43,7 @@ class LanguageModel(NetworkModel):
         cell: "rnn", "lstm" or "gru".
         layers: of the network.
         embedding: the size of a token's vector; None: 64, or the number of tokens if that is smaller.
-        tokens: how strings are read, as "characters" or, split at white space, as "words".
+        words: whether strings are split at white space into words; else they are read as characters.
         rare: tokens that occur fewer times than this in ``fit``, and those that it did not see, are one unknown token;
             0: such a token is an error. Likelihoods are then those of texts with that token in them.
         dropout: the probability with which a number is dropped, in training, of what goes into the network, between
@@ -77,7 +76,7 @@ class LanguageModel(NetworkModel):
         "cell",
         "layers",
         "embedding",
-        "tokens",
+        "words",
         "rare",
         "dropout",
         "window",
@@ -96,7 +95,7 @@ class LanguageModel(NetworkModel):
         cell: str = "lstm",
         layers: int = 1,
         embedding: int | None = None,
-        tokens: str = "characters",
+        words: bool = False,
         rare: int = 0,
         dropout: float = 0.0,
         window: int = 64,
@@ -112,8 +111,8 @@ class LanguageModel(NetworkModel):
         )
         self.embedding = None if embedding is None else count(embedding, "embedding")
         self.patience = None if patience is None else count(patience, "patience")
-        self.cell, self.tokens = one_of(cell, [*CELLS], "cell"), one_of(tokens, READ, "tokens")
-        self.rare, self.dropout = count(rare, "rare", least=0), dropout
+        self.cell, self.words = one_of(cell, [*CELLS], "cell"), bool(words)
+        self.rare, self.dropout = count(rare, "rare", least=0), checked_dropout(dropout)
         self.learning_rate, self.decay, self.clip = learning_rate, decay, clip
         self.vocabulary: Vocabulary | None = None
 
@@ -157,7 +156,7 @@ class LanguageModel(NetworkModel):
             ConvergenceError: if the loss becomes NaN or infinite; the model has its last good state.
         """
         texts = as_texts(x)
-        self.vocabulary = Vocabulary.of(texts, "x", self.rare, words=self.tokens == "words")
+        self.vocabulary = Vocabulary.of(texts, "x", self.rare, words=self.words)
         train, held = divided(self.vocabulary, texts, validation, seed)
         size = 32 if batch_size is None else count(batch_size, "batch_size")
         streams = lanes(train, self.window, size)
@@ -218,7 +217,7 @@ class LanguageModel(NetworkModel):
         Raises:
             ValueError, TypeError: as ``log_likelihood``.
         """
-        texts = read(self._words("token_log_likelihood"), x)
+        texts = read(self._known("token_log_likelihood"), x)
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         found: list[Tensor] = [torch.empty(0)] * len(texts)
         with self._quietly():
@@ -243,7 +242,7 @@ class LanguageModel(NetworkModel):
         log_p = self.token_log_likelihood(x)
         if not any(map(len, log_p)):
             raise ValueError("x must hold a text of two tokens or more: the first is given, not predicted.")
-        return block_mean([-values for values in log_p], f"{self.tokens if self._words('nats').text else 'tokens'}")
+        return block_mean([-values for values in log_p], "tokens")
 
     def perplexity(self, x: Any) -> Estimate:
         """Return exp(``nats``): among how many equally probable tokens the model is as uncertain; delta method.
@@ -275,7 +274,7 @@ class LanguageModel(NetworkModel):
         Raises:
             ValueError, TypeError: before ``fit``, or for arguments that cannot be used.
         """
-        vocabulary, left = self._words("generate"), count(n, "n")
+        vocabulary, left = self._known("generate"), count(n, "n")
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be a positive number; got {temperature!r}.")
         found = vocabulary.indices([prefix], "prefix")[0] if len(prefix) else []
@@ -326,7 +325,7 @@ class LanguageModel(NetworkModel):
 
     def _assemble(self, seed: int) -> None:
         """Build the networks anew."""
-        size = len(self._words("fit", fitting=True))
+        size = len(self._known("fit", fitting=True))
         embedding = min(64, size) if self.embedding is None else self.embedding
         with seeded(seed):
             steps = nn.Embedding(size, embedding)
@@ -351,14 +350,14 @@ class LanguageModel(NetworkModel):
         self.register_buffer("carried", zeros[:, :, :streams].clone())
         self._held = zeros[:, :, streams:]
 
-    def _words(self, what: str, *, fitting: bool = False) -> Vocabulary:
+    def _known(self, what: str, *, fitting: bool = False) -> Vocabulary:
         if not fitting:
             self._check_fitted(what)
         assert self.vocabulary is not None
         return self.vocabulary
 
     def _found(self) -> dict[str, Any]:
-        return {"vocabulary": self._words("save", fitting=True).to_json()}
+        return {"vocabulary": self._known("save", fitting=True).to_json()}
 
     def _rebuild(self, found: dict[str, Any]) -> None:
         self.vocabulary = Vocabulary.from_json(found["vocabulary"])

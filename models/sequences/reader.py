@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from probdl.nn import GRU, LSTM, RNN, Recurrent
@@ -68,6 +67,8 @@ class EachFrame(nn.Module):
         return self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def own(lengths: Tensor, T: int) -> Tensor:
-    """Return booleans (n, T), False at padding."""
-    return torch.arange(T, device=lengths.device) < lengths[:, None]
+def checked_dropout(value: float) -> float:
+    """Return a probability below one, or raise a ValueError."""
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"dropout must be at least 0 and less than 1; got {value!r}.")
+    return float(value)

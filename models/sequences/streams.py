@@ -85,4 +85,4 @@ def _rows(parts: list[tuple[Tensor, bool, int]], total: int) -> Windows:
     for row, (part, _, _) in enumerate(parts):
         tokens[row, : len(part) - 1], targets[row, : len(part) - 1] = part[:-1], part[1:]
     first, stream = (torch.tensor(column) for column in list(zip(*parts))[1:])
-    return Windows(tokens, targets, first, stream, torch.full((len(parts),), len(parts) / total))
+    return Windows(tokens, targets, first, stream, torch.full((len(parts),), len(parts) / total, dtype=torch.float64))

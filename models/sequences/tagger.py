@@ -28,7 +28,7 @@ class SequenceTagger(LabelledSequences):
     labels is the product, and ``predict`` gives the most probable label of each step, not the most probable path.
 
     Args:
-        hidden, cell, layers, embedding, channels, tokens, rare, standardise, max_length, dropout, learning_rate, decay,
+        hidden, cell, layers, embedding, channels, words, rare, standardise, max_length, dropout, learning_rate, decay,
             patience, clip, dtype: as of ``SequenceClassifier``.
         bidirectional: whether it reads in both directions.
         missing: a label that stands for "not known"; steps with it have no share in the loss or in scores. None: every
@@ -43,9 +43,9 @@ class SequenceTagger(LabelledSequences):
     Example:
         >>> x = ["abca", "bcab", "cabcab", "ab"] * 20
         >>> y = [s.upper() for s in x]  # a string, or a list of labels, a sequence
-        >>> model = SequenceTagger(16, learning_rate=1e-2).fit(x, y, epochs=60, progress=False)
-        >>> [row.tolist() for row in model.predict(["ba", "c"])]
-        [['B', 'A'], ['C']]
+        >>> model = SequenceTagger(16, learning_rate=1e-2).fit(x, y, epochs=20, progress=False)
+        >>> [row.tolist() for row in model.predict(["bca", "ab"])]
+        [['B', 'C', 'A'], ['A', 'B']]
     """
 
     SETTINGS = (*LabelledSequences.SETTINGS, "missing")
@@ -60,7 +60,7 @@ class SequenceTagger(LabelledSequences):
         missing: Label | None = None,
         embedding: int | None = None,
         channels: Sequence[int] = (16, 32),
-        tokens: str = "characters",
+        words: bool = False,
         rare: int = 0,
         standardise: str = "auto",
         max_length: int | None = None,
@@ -78,7 +78,7 @@ class SequenceTagger(LabelledSequences):
             bidirectional=bidirectional,
             embedding=embedding,
             channels=channels,
-            tokens=tokens,
+            words=words,
             rare=rare,
             standardise=standardise,
             max_length=max_length,
