@@ -1,5 +1,7 @@
 """Recurrent networks: torch's kernels against the cells written out, ragged batches, parts by name, bad input."""
 
+import math
+
 import pytest
 import recurrent_cells as cells
 import torch
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from probdl.nn import GRU, LSTM, RNN, ResidualBlock, gates, seeded
+from probdl.nn import GRU, LSTM, RNN, Recurrent, ResidualBlock, gates, seeded
 
 NETS = {
     "tanh": RNN,
@@ -92,6 +94,53 @@ def test_what_stands_in_the_padding_changes_neither_values_nor_gradients(kind):
         found.append([out.detach(), *(p.grad.clone() for p in net.parameters())])
     for a, b in zip(*found):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_not_even_nan_gets_out_of_the_padding(kind):
+    net, lengths = built(kind, layers=2, bidirectional=True), torch.tensor([5, 2])
+    x = torch.randn(2, 6, 3, dtype=torch.float64)
+    expected = net(x, lengths)[0]
+    x[0, 5:], x[1, 2:] = math.nan, math.inf
+    out, state = net(x, lengths)
+    torch.testing.assert_close(out, expected, rtol=0, atol=0)
+    (out.sum() + net.last(state).sum()).backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+@pytest.mark.parametrize(("layers", "bidirectional"), SHAPES)
+def test_an_lstm_without_packing_is_that_with_packing(precision, tolerance, layers, bidirectional, monkeypatch):
+    net = built("lstm", layers=layers, bidirectional=bidirectional).to(precision)
+    lengths, start = torch.tensor([7, 9, 1, 4]), None
+    if not bidirectional:
+        start = tuple(torch.randn(layers, 4, 5, dtype=precision) for _ in range(2))
+    x = torch.randn(4, 9, 3, dtype=precision, requires_grad=True)
+    weights = [
+        torch.randn(shape, dtype=precision) for shape in ((4, 9, net.outputs), *2 * [(net.directions * layers, 4, 5)])
+    ]
+
+    def run(function):
+        out, (h, c) = function(x, lengths, start)
+        value = sum((w * part).sum() for w, part in zip(weights, (out, h, c)))
+        return [out, h, c, *torch.autograd.grad(value, [x, *net.parameters()])]
+
+    packed = run(lambda *a: Recurrent.run_ragged(net, *a))
+    monkeypatch.setattr("probdl.nn.recurrent.pack_padded_sequence", None)  # would raise
+    for found, wanted in zip(run(net), packed):
+        torch.testing.assert_close(found, wanted, atol=tolerance, rtol=tolerance)
+
+
+def test_an_lstm_packs_what_is_mostly_padding_and_what_runs_back_from_a_state():
+    for bidirectional, lengths in ((False, [40, 1, 1, 1, 2]), (True, [9, 8, 40, 40, 40])):
+        net = built("lstm", bidirectional=bidirectional)
+        start = tuple(torch.randn(net.directions, 5, 5, dtype=torch.float64) for _ in range(2))
+        x = torch.randn(5, 40, 3, dtype=torch.float64)
+        out, state = net(x, torch.tensor(lengths), start)
+        for s, length in enumerate(lengths):
+            alone, own = net(x[s : s + 1, :length], state=tuple(part[:, s : s + 1].contiguous() for part in start))
+            torch.testing.assert_close(out[s : s + 1, :length], alone, **EXACT)
+            torch.testing.assert_close([p[:, s : s + 1] for p in state], list(own), **EXACT)
 
 
 @pytest.mark.parametrize("kind", NETS)
@@ -193,10 +242,14 @@ def test_gates_are_those_of_the_equations():
 
 
 def test_dropout_acts_in_training_only():
-    net, x = built("gru", layers=2, dropout=0.5), torch.randn(2, 6, 3, dtype=torch.float64)
-    assert not torch.equal(net(x)[0], net(x)[0])
-    net.eval()
-    assert torch.equal(net(x)[0], net(x)[0])
+    x, lengths = torch.randn(2, 6, 3, dtype=torch.float64), torch.tensor([6, 4])
+    for kind in ("gru", "lstm"):
+        net, whole = built(kind, layers=2, dropout=0.5), built(kind, layers=2)
+        for own in (None, lengths):
+            net.train()
+            assert not torch.equal(net(x, own)[0], net(x, own)[0])
+            net.eval()
+            assert torch.equal(net(x, own)[0], whole(x, own)[0])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from probdl.nn.recurrent import Part, Recurrent
+from probdl.nn.padding import run_padded
+from probdl.nn.recurrent import Part, Recurrent, State
 
 
 class RNN(Recurrent):
@@ -123,6 +124,14 @@ class LSTM(Recurrent):
 
     def _make(self) -> nn.RNNBase:
         return nn.LSTM(**self._arguments())
+
+    def run_ragged(self, x: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Do what ``forward`` does; on a CPU without packing, unless most of x is padding."""
+        mostly_padding = 4 * int(lengths.sum()) < x.shape[0] * x.shape[1]
+        if x.device.type != "cpu" or mostly_padding or (self.bidirectional and state is not None):
+            return super().run_ragged(x, lengths, state)
+        assert not isinstance(state, Tensor)
+        return run_padded(self, x, lengths, state)
 
     def step(self, x: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return (h, c) of one layer after one more step."""

@@ -100,6 +100,10 @@ class Recurrent(nn.Module, ABC):
         lengths = checked_lengths(lengths, len(x), x.shape[1])
         if int(lengths.min()) == x.shape[1]:
             return self.cell(x, state)
+        return self.run_ragged(x, lengths, state)
+
+    def run_ragged(self, x: Tensor, lengths: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Do what ``forward`` does, for lengths that are checked and on the CPU."""
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         out, state = self.cell(packed, state)
         return pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])[0], state
