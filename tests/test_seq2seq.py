@@ -437,12 +437,15 @@ def test_before_fit_the_error_says_so(ask):
         ({"layers": 0}, "layers must be"),
         ({"max_length": 0}, "max_length must be"),
         ({"rare": -1}, "rare must be"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and less than 1; got 1.0"),
+        ({"learning_rate": -1.0}, "learning_rate must be positive"),
+        ({"clip": 0.0}, "clip must be a positive number or None"),
         ({"patience": 0}, "patience must be"),
     ],
 )
 def test_settings_are_checked(settings, says):
     with pytest.raises(ValueError, match=says):
-        Seq2Seq(**settings)
+        Seq2Seq(**settings).fit(SOURCE[:9], TARGET[:9], steps=1, progress=False)
 
 
 def test_without_attention_there_is_no_alignment():

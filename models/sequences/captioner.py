@@ -37,7 +37,7 @@ class Captioner(Writer):
         words: whether strings are split at white space into words, and not read as characters.
         max_length: tokens of a caption, at most; None: as many as the longest of ``fit`` has.
         dropout: the probability with which a number is dropped in training, of embeddings and states.
-        learning_rate: of Adam. A large one makes a decoder that ignores the image.
+        learning_rate: of Adam.
         decay: whether it falls to zero along half a cosine over the steps or epochs that ``fit`` is given.
         patience: epochs without a better validation loss until the fit stops; None: as many as make 1000 steps, at
             least 5.

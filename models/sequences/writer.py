@@ -19,7 +19,7 @@ from probdl.models.network_model import NetworkModel
 from probdl.models.pairs import is_pair, parts
 from probdl.models.scores import Proportion, proportion
 from probdl.models.sequences.decoder import Decoder, Given
-from probdl.models.sequences.reader import CELLS
+from probdl.models.sequences.reader import CELLS, checked_dropout
 from probdl.models.sequences.search import Written, beam_search, draw
 from probdl.models.sequences.vocabulary import Vocabulary, padded
 from probdl.nn import seeded
@@ -72,7 +72,7 @@ class Writer(NetworkModel):
         )
         self.max_length = None if max_length is None else count(max_length, "max_length")
         self.patience = None if patience is None else count(patience, "patience")
-        self.dropout, self.learning_rate, self.decay, self.clip = dropout, learning_rate, decay, clip
+        self.dropout, self.learning_rate, self.decay, self.clip = checked_dropout(dropout), learning_rate, decay, clip
         self.rare, self.words = count(rare, "rare", least=0), bool(words)
         self.vocabulary: Vocabulary | None = None
         self.most = 0
