@@ -96,7 +96,7 @@ def plain(path, *, net=None, data=None, **more):
     [
         ({"batch_size": 8}, "its batch_size was 16, and is 8 now"),
         ({"seed": 3}, "its seed was 0, and is 3 now"),
-        ({"ema": 0.9}, "its player was"),
+        ({"ema": 0.9}, "its player ema was None, and is 0.9"),
         ({"learning_rate": 0.1}, "its learning_rate was 0.001, and is 0.1"),
         ({"data": (table()[0] + 1, table()[1])}, "its data was"),
         ({"identity": {"model": "another"}}, "its identity was None"),
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_another_network_is_refused(here):
     plain(here)
     wide = Noisy()
     wide.net[0] = probdl.nn.MLP(4, 8, hidden=(3,))
-    with pytest.raises(ValueError, match="is of another run: its player was"):
+    with pytest.raises(ValueError, match="is of another run: its player parameters was"):
         plain(here, net=wide, resume=True)
 
 
@@ -129,7 +129,7 @@ def test_a_model_goes_on_with_more_steps_and_refuses_a_checkpoint_of_another_mod
     straight = VAE(2, hidden=(8,), dtype=torch.float64).fit(x, steps=80, batch_size=32, progress=False)
     assert torch.equal(straight.encode(x), vae.encode(x))
     other = VAE(2, hidden=(8,), draws=5, dtype=torch.float64)  # the same networks, another loss
-    with pytest.raises(ValueError, match="is of another run: its identity was"):
+    with pytest.raises(ValueError, match="is of another run: its identity settings draws was 1, and is 5 now"):
         other.fit(x, steps=40, batch_size=32, checkpoint=here, resume=True, progress=False)
 
 

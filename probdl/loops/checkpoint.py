@@ -118,12 +118,27 @@ class Saver:
             raise ValueError(f"The checkpoint {str(self.path)!r} is damaged: {error!r}.") from error
 
     def _check_same(self, other: dict[str, Any]) -> None:
-        for key in [k for k in {**self.run_is, **other} if self.run_is.get(k) != other.get(k)]:
-            now, then = (str(d.get(key))[:200] for d in (self.run_is, other))
+        if found := difference(self.run_is, other):
+            name, now, then = found
             raise ValueError(
-                f"The checkpoint {str(self.path)!r} is of another run: its {key} was {then}, and is {now} now. It is "
-                "left alone; pass another path, or delete it."
+                f"The checkpoint {str(self.path)!r} is of another run: its {name} was {str(then)[:200]}, and is "
+                f"{str(now)[:200]} now. It is left alone; pass another path, or delete it."
             )
+
+
+def difference(a: Any, b: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """Return where two trees of JSON first differ, and what stands there.
+
+    Example:
+        >>> difference({"seed": 1, "model": {"hidden": 3}}, {"seed": 1, "model": {"hidden": 4}})
+        ('model hidden', 3, 4)
+    """
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in {**a, **b}:
+            if found := difference(a.get(key), b.get(key), f"{name} {key}".strip()):
+                return found
+        return None
+    return None if a == b else (name, a, b)
 
 
 def fingerprint(data: Any) -> Any:

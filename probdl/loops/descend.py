@@ -114,6 +114,7 @@ def descend(
     total = total_steps(epochs, steps, stream.length)
     run_is = {
         "loop": "descend",
+        "identity": identity,
         "player": player.says(),
         "batch_size": batch_size if isinstance(stream, Rows) else None,
         "shuffle": shuffle,
@@ -122,7 +123,6 @@ def descend(
         "every": every,
         "data": None if checkpoint is None else fingerprint(data),
         "validation": None if checkpoint is None else fingerprint(validation),
-        "identity": identity,
     }
     saver = Saver(checkpoint, resume, checkpoint_seconds, run_is)
     validate = _validation(player, validation, batch_size, seed)

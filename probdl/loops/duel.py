@@ -121,6 +121,7 @@ def duel(
     numbers = [None if callable(r) or make else r for r, make in zip(learning_rates, optimisers)]
     run_is = {
         "loop": "duel",
+        "identity": identity,
         "critic": players[0].says(),
         "generator": players[1].says(),
         "critic_steps": critic_steps if isinstance(critic_steps, int) else "a function",
@@ -130,7 +131,6 @@ def duel(
         "seed": seed,
         "every": every,
         "data": None if checkpoint is None else fingerprint(data),
-        "identity": identity,
     }
     saver = Saver(checkpoint, resume, checkpoint_seconds, run_is)
     keeper = Keeper(both, None if patience is None else positive(patience, "patience"))
