@@ -19,7 +19,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from statsmodels.stats.proportion import proportion_confint
 from torch import nn
 
-from probdl import ConvergenceWarning, data, viz
+from probdl import ConvergenceError, ConvergenceWarning, data, viz
 from probdl.models import VAE, ImageClassifier, LogisticRegression, newton
 from probdl.models.labels import Labels
 from probdl.models.newton import LogisticLoss, Newton
@@ -307,6 +307,21 @@ def test_an_interrupted_fit_resumes_bit_by_bit(tmp_path):
         ImageClassifier(channels=(4, 6), hidden=(8,)).fit(
             DIGITS[:200], DIGIT[:200], steps=30, checkpoint=path, resume=True, **how
         )
+
+
+def test_a_loss_that_is_not_finite_stops_the_fit_and_leaves_a_usable_model():
+    net = ImageClassifier(channels=(4, 4), learning_rate=1e30)
+    with pytest.raises(ConvergenceError, match="not finite|became"):
+        net.fit(DIGITS[:200], DIGIT[:200], epochs=20, progress=False)
+    assert torch.isfinite(net.predict_proba(DIGITS[:5])).all()
+
+
+def test_every_fit_begins_anew():
+    net = ImageClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), dtype=torch.float64)
+    first, second = (
+        net.fit(DIGITS[:100], DIGIT[:100], epochs=3, progress=False).predict_proba(DIGITS) for _ in range(2)
+    )
+    assert torch.equal(first, second)
 
 
 # Files
