@@ -206,6 +206,7 @@ def test_history_without_a_loss_draws_every_term():
 
 
 BINS = pd.DataFrame({"n": [5, 5], "confidence": [0.4, 0.8], "accuracy": [0.6, 1.0], "lower": 0.2, "upper": 1.0})
+NORMS = pd.DataFrame({"quantity": "hidden", "lag": [0, 1], "lower": 0.1, "median": [1.0, 0.2], "upper": [1.0, 0.3]})
 
 PICTURES = {
     "show": lambda ax: viz.show([[1.0, 2.0]], ax=ax),
@@ -220,6 +221,7 @@ PICTURES = {
     "chains": lambda ax: viz.chains({"a": [[0.0, 1.0], [1.0, 0.0]]}, ax)["a"],
     "rank_histograms": lambda ax: viz.rank_histograms({"a": [0, 1, 2, 3]}, 9, ax)["a"],
     "alignment": lambda ax: viz.alignment([[0.2, 0.8]], "ab", "c", ax),
+    "gradient_norms": lambda ax: viz.gradient_norms(NORMS, ax),
     "reliability": lambda ax: viz.reliability(BINS, ax),
     "history": lambda ax: viz.history(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]}), ax=ax),
 }

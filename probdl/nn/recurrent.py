@@ -29,7 +29,13 @@ class Part(NamedTuple):
 
 
 class Recurrent(nn.Module, ABC):
-    """What ``RNN``, ``LSTM`` and ``GRU`` share; the constructors' arguments are explained there."""
+    """What ``RNN``, ``LSTM`` and ``GRU`` share; the constructors' arguments are explained there.
+
+    Example:
+        >>> from probdl.nn import GRU, LSTM, RNN
+        >>> [issubclass(kind, Recurrent) for kind in (RNN, LSTM, GRU)]
+        [True, True, True]
+    """
 
     GATES: ClassVar[tuple[str, ...]]  # in the order of torch's rows
     STATES: ClassVar[int] = 1  # tensors of a state
