@@ -41,22 +41,23 @@ def reliability(
     """
     n, confidence, accuracy, lower, upper = _checked(table)
     first = ax is None or not ax.containers
-    ax = tidy(axes(ax, 4.6, 4.4))
+    ax = tidy(axes(ax, 4.4, 4.8))
     if first:
         ax.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=":", label="calibrated")
         _draw_rows(ax, confidence, n)
     tint = colour(sum(hasattr(c, "has_yerr") for c in ax.containers))
     reach = [np.maximum(accuracy - lower, 0), np.maximum(upper - accuracy, 0)]
-    ax.errorbar(confidence, accuracy, yerr=reach, fmt="o-", ms=4.5, lw=1.2, color=tint, label=label or "bins, 95 %")
-    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.errorbar(confidence, accuracy, yerr=reach, fmt="o", ms=4.5, lw=1.4, color=tint, label=label or "bins, 95 %")
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     ax.set(xlabel=f"mean probability of the {event}", ylabel="share where it happened")
-    ax.legend(frameon=False, loc="upper left", fontsize="small")
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 3, "columnspacing": 1.0}
+    ax.legend(frameon=False, fontsize="small", handlelength=1.2, **below)
     return ax
 
 
 def _draw_rows(ax: Axes, confidence: np.ndarray, n: np.ndarray) -> None:
     """Draw the counts as bars from the bottom, the tallest a fifth of the axes high."""
-    ax.bar(confidence, 0.2 * n / n.max(), 0.03, color=FAINT, zorder=0, label=f"rows, up to {n.max():,.0f} a bin")
+    ax.bar(confidence, 0.2 * n / n.max(), 0.03, color=FAINT, zorder=0, label=f"rows, at most {n.max():,.0f}")
 
 
 def _checked(table: pd.DataFrame) -> list[np.ndarray]:
