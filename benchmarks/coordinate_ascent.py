@@ -24,7 +24,7 @@ from probdl.inference import CoordinateAscent, fit
 from probdl.inference.free_form.derive import derive
 from probdl.inference.free_form.starts import start_from
 from probdl.inference.programs.program import Program
-from probdl.loops.threads import one_thread
+from probdl.threads import one_thread
 
 
 def mixture(x, k):

@@ -22,7 +22,7 @@ from probdl.inference.free_form.starts import continue_from, is_multimodal, star
 from probdl.inference.programs.densities import log_joint_of_draws
 from probdl.inference.programs.program import Program
 from probdl.loops.iterate import Iteration, iterate
-from probdl.loops.threads import one_thread
+from probdl.threads import one_thread
 
 if TYPE_CHECKING:
     from probdl.inference.posterior import Posterior

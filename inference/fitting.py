@@ -18,7 +18,7 @@ from probdl.inference.nuts import NUTS
 from probdl.inference.posterior import Posterior
 from probdl.inference.programs.program import Program
 from probdl.inference.stochastic_vi import StochasticVI
-from probdl.loops.threads import one_thread
+from probdl.threads import one_thread
 
 
 class Method(Protocol):

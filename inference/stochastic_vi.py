@@ -18,7 +18,7 @@ from probdl.inference.stochastic.minibatches import RowSource
 from probdl.inference.stochastic.parameters import Scoped, has_parameters
 from probdl.inference.stochastic.row_plates import local_sites, source_of
 from probdl.inference.stochastic.streams import RowsOfStream, Stream, arguments_of, looks_like_batches
-from probdl.loops.threads import one_thread
+from probdl.threads import one_thread
 
 ROWS_OF_NETWORK = 128  # rows in a batch for a guide, where none are asked for
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from probdl.access import column_names
 from probdl.divergences.estimate import Estimate
 from probdl.inference.propagation.function_space import FunctionSpaceFit
-from probdl.loops.threads import one_thread
 from probdl.models.arguments import one_of
 from probdl.models.gaussian_process_evidence import Optimum, Setting, maximised
 from probdl.models.gaussian_process_inputs import check_kernel, read_new_inputs, read_training_inputs
 from probdl.models.gaussian_process_likelihoods import Likelihood
 from probdl.models.kernel_algebra import Kernel
+from probdl.threads import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from probdl.inference.groups.density import GroupDensity
 from probdl.inference.groups.derivatives import derivatives
 from probdl.inference.groups.loading import GroupModel
 from probdl.inference.groups.needs import Needs, needed, observed_inside, plated_latents
-from probdl.loops.threads import one_thread
+from probdl.threads import one_thread
 
 _KEPT = 400_000_000  # bytes of data whose recorded densities one process keeps
 _densities: OrderedDict[tuple[str, str], tuple[GroupDensity, int]] = OrderedDict()

@@ -19,8 +19,8 @@ from probdl.inference.propagation.conditioned import ConditionedGaussian
 from probdl.inference.propagation.extrapolation import AndersonMixing
 from probdl.inference.propagation.tilted import TiltedMoments
 from probdl.loops.iterate import Iteration, iterate
-from probdl.loops.threads import one_thread
 from probdl.natural import NormalFactor
+from probdl.threads import one_thread
 
 Tilted = Callable[[NormalFactor], TiltedMoments]
 _SMALL = 1000  # entries up to which one thread is as fast as several

@@ -19,7 +19,7 @@ from probdl.loops.keeper import Keeper
 from probdl.loops.progress import bar
 from probdl.loops.record import Descent, NotFiniteError
 from probdl.loops.schedules import cosine
-from probdl.loops.threads import one_thread
+from probdl.threads import one_thread
 
 __all__ = [
     "Descent",

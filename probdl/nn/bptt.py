@@ -12,8 +12,10 @@ from torch import Tensor
 from probdl.nn.cells import RNN
 from probdl.nn.recurrent import Recurrent
 from probdl.nn.unrolled import checked, hidden_states, layer_index, layer_inputs, unroll
+from probdl.threads import one_thread
 
 
+@one_thread()  # many small steps
 def weight_gradient_by_step(
     net: Recurrent, x: Any, loss: Callable[[Tensor], Tensor], t: int, *, layer: int = -1
 ) -> dict[str, Tensor]:

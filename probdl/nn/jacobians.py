@@ -16,11 +16,13 @@ from torch import Tensor
 from probdl.nn.cells import LSTM
 from probdl.nn.recurrent import Recurrent
 from probdl.nn.unrolled import States, checked, gates, layer_inputs, unroll
+from probdl.threads import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+@one_thread()  # many small steps
 def hidden_jacobian(net: Recurrent, x: Any, t: int, k: int, *, layer: int = -1) -> Tensor:
     r"""Return how the hidden state at t depends on that at k, :math:`∂h_t / ∂h_k`.
 
@@ -63,6 +65,7 @@ def hidden_jacobian(net: Recurrent, x: Any, t: int, k: int, *, layer: int = -1) 
     return _jacobians(states[t][0], [states[k][0]])[0]
 
 
+@one_thread()  # many small steps
 def cell_jacobian(net: LSTM, x: Any, t: int, k: int, *, layer: int = -1) -> Tensor:
     r"""Return how an LSTM's cell at t depends on that at k, :math:`∂c_t / ∂c_k`, in total.
 
@@ -128,6 +131,7 @@ def cell_direct_path(net: LSTM, x: Any, t: int, k: int, *, layer: int = -1) -> T
     return torch.diag_embed(gates(net, x, layer=layer)["f"][:, k + 1 : t + 1].prod(1))
 
 
+@one_thread()  # many small steps
 def gradient_norms(
     net: Recurrent, x: Any, *, t: int | None = None, layer: int = -1, level: float = 0.9
 ) -> pd.DataFrame:
