@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def reliability(
     ax.errorbar(confidence, accuracy, yerr=reach, fmt="o", ms=4.5, lw=1.4, color=tint, label=label or "bins, 95 %")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     ax.set(xlabel=f"mean probability of the {event}", ylabel="share where it happened")
-    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 3, "columnspacing": 1.0}
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 3, "columnspacing": 1.0}
     ax.legend(frameon=False, fontsize="small", handlelength=1.2, **below)
     return ax
 
