@@ -9,8 +9,8 @@ a loop (``probdl.loops``).
 - ``ImageClassifier``: class probabilities of images by a convolutional network.
 - ``LogisticRegression``: the same without hidden layer, at its maximum likelihood; ``newton`` gets there, and
   ``logistic_findings`` says what the curvature says.
-- ``Seq2Seq``: a sequence read and another one written; ``Captioner``: an image and a sequence about it. They are in the
-  room ``sequences``.
+- ``SequenceClassifier``, ``SequenceTagger``, ``LanguageModel``, ``Seq2Seq``, ``Captioner``: sequences that are read or
+  written by recurrent networks; in the room ``sequences``.
 - ``GLM``: regressions by formula, from logistic to survival, with their posterior; its parts are in the room
   ``regression``.
 - ``GaussianProcessClassifier``, ``GaussianProcessRegressor``: functions with a prior, seen through labels or noise; by
@@ -18,8 +18,9 @@ a loop (``probdl.loops``).
 
 The parts that models share: ``network_model`` (training, eval mode, save and load), ``row_model`` (the same for rows
 of one form), ``form`` (shape and columns of the data), ``labels`` (classes and their indices), ``units``
-(standardisation and its Jacobian), ``networks`` (chosen by shape), ``held_out`` (validation rows), ``scores`` (accuracy
-and calibration), ``elbo`` (the bound and importance weights), ``saved`` (what a file says about a model).
+(standardisation and its Jacobian), ``networks`` (chosen by shape), ``held_out`` (validation rows), ``pairs`` (the
+same of rows and labels), ``scores`` (accuracy and calibration), ``elbo`` (the bound and importance weights), ``saved``
+(what a file says about a model).
 """
 
 from importlib import import_module

@@ -432,6 +432,15 @@ def test_overconfidence_is_an_error_beyond_its_noise():
     assert found.value - 5 * found.stderr > 0.02
 
 
+def test_standard_errors_of_scores_are_their_spread_over_data_sets():
+    """200 data sets far from calibration: a spread has a standard error of 5 %, and 5 of them are allowed."""
+    found = [calibration(*given_probabilities(n=500, temperature=3.0, seed=s)) for s in range(200)]
+    for name in ("error", "brier", "log_loss"):
+        scores = [getattr(f, name) for f in found]
+        spread = np.std([score.value for score in scores], ddof=1)
+        assert spread == pytest.approx(np.mean([score.stderr for score in scores]), rel=0.25)
+
+
 @given(st.integers(0, 50), st.integers(1, 50), st.floats(0.5, 0.999))
 def test_wilsons_interval_is_that_of_statsmodels_and_stays_within_one(k, extra, level):
     n = k + extra - 1 or 1

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from house import ROOT
 from scipy.stats import chisquare
 from statsmodels.stats.proportion import proportion_confint
 
@@ -281,7 +282,7 @@ def test_dates_are_translated():
     """99 % exact on dates that occur in training in no form; at a true 99.5 %, 960 or more of 970 have P > .99."""
     import runpy
 
-    found = runpy.run_path("examples/plot_dates_seq2seq.py")
+    found = runpy.run_path(str(ROOT / "examples" / "plot_dates_seq2seq.py"))
     assert all(share.value >= 0.99 for share in found["right"].values())
 
 
