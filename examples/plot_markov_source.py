@@ -78,10 +78,10 @@ for n, steps in ((2_000, 300), (10_000, 400), (50_000, 600), (200_000, 900)):
 page = pd.DataFrame(rows, columns=["letters", "model", "nats", "above the source", "standard error"])
 
 # %%
-# Left, the training of the last network: its nats fall below what the last letter alone allows, and stop near the
-# entropy rate. Right, the divergence from the source against the length of the training text. In the right family
-# maximum likelihood pays half a nat a free parameter over the whole text (Rissanen, 1986), :math:`K^2 (K - 1) / 2n` a
-# letter, the dotted line. The network pays several times as much: for what the table was told.
+# Left, the training of the last network: after one pass its nats are below what the last letter allows, and they end
+# near the entropy rate. Right, the divergence from the source against the length of the training text. In the right
+# family maximum likelihood pays half a nat a free parameter over the whole text (Rissanen, 1986),
+# :math:`K^2 (K - 1) / 2n` a letter, the dotted line. The network pays several times as much: for what the table was told.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained")
 history = curves[200_000]
