@@ -81,7 +81,8 @@ page = pd.DataFrame(rows, columns=["letters", "model", "nats", "above the source
 # Left, the training of the last network: after one pass its nats are below what the last letter allows, and they end
 # near the entropy rate. Right, the divergence from the source against the length of the training text. In the right
 # family maximum likelihood pays half a nat a free parameter over the whole text (Rissanen, 1986),
-# :math:`K^2 (K - 1) / 2n` a letter, the dotted line. The network pays several times as much: for what the table was told.
+# :math:`K^2 (K - 1) / 2n` a letter, the dotted line. The network pays several times as much: nobody told it the
+# order.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained")
 history = curves[200_000]
