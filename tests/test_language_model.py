@@ -1,7 +1,10 @@
 """LanguageModel against sources whose law is known, and against its own network step by step."""
 
 import math
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -105,7 +108,7 @@ def test_scores_are_those_of_the_network_one_token_at_a_time(model, monkeypatch)
             by_hand.append(model.out(h)[0, 0].log_softmax(0)[then])
     expected = torch.stack(by_hand).cpu()
     torch.testing.assert_close(model.token_log_likelihood(text)[0], expected, rtol=0, atol=1e-12)
-    monkeypatch.setattr(module, "STRETCH", 7)
+    monkeypatch.setattr(module, "SCORES", 7 * len(model.vocabulary))
     torch.testing.assert_close(model.token_log_likelihood(text)[0], expected, rtol=0, atol=1e-12)
 
 
@@ -369,6 +372,31 @@ def test_mixed_precision_comes_close_to_the_same_loss():
         for p in (None, "bf16")
     )
     assert mixed.nats(text).value == pytest.approx(plain.nats(text).value, abs=0.02)
+
+
+TWO = """
+import sys, torch
+from probdl.models import LanguageModel
+text = "to be or not to be that is the question " * 20
+for x in (text, text.split()):
+    model = LanguageModel(8, window=6, dtype=torch.float64).fit(x, steps=60, batch_size=4, progress=False)
+    model.save(f"{sys.argv[1]} {len(x)}")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_carry_the_states_of_one(tmp_path):
+    pytest.importorskip("lightning_fabric")
+    (tmp_path / "two.py").write_text(TWO)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    for name, launcher in (("one", []), ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])):
+        command = [sys.executable, *launcher, str(tmp_path / "two.py"), str(tmp_path / name)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    for size in (800, 200):
+        one, two = (LanguageModel.load(tmp_path / f"{name} {size}") for name in ("one", "two"))
+        for a, b in zip(one.state_dict().values(), two.state_dict().values()):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
 # Bad input
