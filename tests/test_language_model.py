@@ -333,6 +333,14 @@ def test_an_interrupted_fit_resumes_bit_by_bit(settings, tmp_path):
         small(decay=False, window=7).fit(text, steps=37, checkpoint=path, resume=True, **how)
 
 
+def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
+    model = small().fit("abc" * 20, steps=2, progress=False)
+    before = model.log_likelihood("abcab").value
+    with pytest.raises(ValueError, match="validation has tokens"):
+        model.fit("xyz" * 20, validation=["a"])
+    assert torch.equal(model.log_likelihood("abcab").value, before)
+
+
 def test_the_same_seed_gives_the_same_model():
     text = chain(transitions(), 300, seed=3)[0]
     a, b, c = (small(dropout=0.2).fit(text, steps=5, seed=s, progress=False) for s in (1, 1, 2))
@@ -414,6 +422,7 @@ def test_two_processes_carry_the_states_of_one(tmp_path):
         (lambda m: m.nats("a"), ValueError, "two tokens or more"),
         (lambda m: m.generate(0), ValueError, "n must be a whole number of at least 1; got 0"),
         (lambda m: m.generate(3, "z"), ValueError, "prefix has tokens that fit did not see: 'z'"),
+        (lambda m: m.generate(3, 5), TypeError, r"prefix\[0\] must be"),
         (lambda m: m.generate(3, temperature=0.0), ValueError, "temperature must be a positive number; got 0.0"),
         (lambda m: m.generate(3, temperature=math.nan), ValueError, "temperature must be a positive number"),
     ],

@@ -199,7 +199,7 @@ def test_padding_changes_nothing(tagger, classifier):
 
 def test_the_loss_is_the_mean_negative_log_likelihood_a_label(tagger, classifier):
     x, y = NEW_TEXTS[:50], NEW_PATHS[:50]
-    rows, lengths, targets = tagger._pairs(x, y, ("x", "y"))
+    rows, lengths, targets = (t.to(tagger._device) for t in tagger._pairs(x, y, ("x", "y")))
     weight = torch.full((50,), 50 / sum(map(len, y)), dtype=torch.float64, device=rows.device)
     loss, terms = tagger._loss((rows, lengths, targets, weight), None)
     assert loss.item() == pytest.approx(-tagger.log_likelihood(x, y).value.sum().item() / sum(map(len, y)), rel=1e-12)
@@ -491,6 +491,16 @@ def test_frames_are_not_taken_for_tokens_nor_tokens_for_frames():
     with pytest.raises(ValueError, match=r"x\[0\] must have shape \(T, 2\), as in fit; got \(2, 3\)"):
         model.predict([np.zeros((2, 3))])
     assert Frames.of(FRAMES).shape == (2,)
+
+
+def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
+    model = SequenceClassifier(4).fit(["ab", "b"] * 4, [0, 1] * 4, epochs=1, progress=False)
+    before = model.predict_proba(["ab"])
+    for x, y, how in ((FRAMES, [0, None, 1], {}), (["xy", "y"] * 4, [0, 1] * 4, {"validation": (["ab"], [0])})):
+        with pytest.raises(ValueError, match="must have a label|has tokens"):
+            model.fit(x, y, **how)
+    assert torch.equal(model.predict_proba(["ab"]), before)
+    assert model.classes == (0, 1)
 
 
 @pytest.mark.parametrize(

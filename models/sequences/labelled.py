@@ -19,7 +19,7 @@ from probdl.models.labels import Labels
 from probdl.models.network_model import NetworkModel
 from probdl.models.networks import is_image
 from probdl.models.pairs import is_pair, parts
-from probdl.models.sequences.frames import Frames, are_tokens, padded_frames
+from probdl.models.sequences.frames import Frames, are_tokens, as_list, padded_frames
 from probdl.models.sequences.reader import CELLS, EachFrame, Reader, checked_dropout
 from probdl.models.sequences.streams import OTHER
 from probdl.models.sequences.vocabulary import Vocabulary, padded
@@ -182,19 +182,29 @@ class LabelledSequences(NetworkModel):
 
     def _begin(self, x: Any, y: Any, validation: Any, device: torch.device, seed: int) -> tuple[Batch, Batch | None]:
         """Check the data, build the model, and return the training rows and the validation rows, if any."""
-        which = parts(len(x), validation, seed) if hasattr(x, "__len__") and len(x) else []
-        self._learn_form(x, which)
-        self.labels = self._learn_labels(y)
+        before = self.vocabulary, self.frames, self.units, self.labels
+        try:
+            found = self._checked(x, y, validation, seed)
+        except Exception:  # a model that was fitted before stays as it is
+            self.vocabulary, self.frames, self.units, self.labels = before
+            raise
         self._assemble(seed)
         self.to(device)
-        rows = self._pairs(x, y, ("x", "y"))
-        found = [tuple(t[part.to(device)] for t in rows) for part in which]
-        if is_pair(validation):
-            found.append(self._pairs(validation[0], validation[1], ("validation[0]", "validation[1]")))
-        train, *held = [_weighted(part) for part in found]
+        train, *held = [tuple(t.to(device) for t in _weighted(part)) for part in found]
         return train, held[0] if held else None
 
-    def _learn_form(self, x: Any, which: list[Tensor]) -> None:
+    def _checked(self, x: Any, y: Any, validation: Any, seed: int) -> list[Batch]:
+        """Learn what there is to know of the data, and return it as tensors: training rows, perhaps validation rows."""
+        which = parts(len(as_list(x)), validation, seed)
+        self._learn_form(x, which[0])
+        self.labels = self._learn_labels(y)
+        rows = self._pairs(x, y, ("x", "y"))
+        found = [tuple(t[part] for t in rows) for part in which]
+        if is_pair(validation):
+            found.append(self._pairs(validation[0], validation[1], ("validation[0]", "validation[1]")))
+        return found
+
+    def _learn_form(self, x: Any, train: Tensor) -> None:
         """Find what the sequences are made of: tokens, or frames and their units."""
         self.vocabulary = self.frames = self.units = None
         if are_tokens(x):
@@ -202,24 +212,24 @@ class LabelledSequences(NetworkModel):
         else:
             self.frames = Frames.of(x)
             sequences = self.frames.check(x)
-            self.units = Units.of(torch.cat([sequences[i] for i in which[0].tolist()]), self.standardise)
+            self.units = Units.of(torch.cat([sequences[i] for i in train.tolist()]), self.standardise)
 
     def _rows(self, x: Any, name: str = "x") -> Batch:
-        """Return sequences, padded and on the model's device, and their lengths."""
-        if self.vocabulary is not None:
-            if not are_tokens(x, name):
-                raise TypeError(f"{name} must hold sequences of tokens, as in fit; got arrays of numbers.")
-            rows, lengths = padded(self.vocabulary.indices(x, name))
-        else:
-            assert self.frames is not None and self.units is not None  # noqa: PT018
-            units = self.units
-            if are_tokens(x, name):
-                raise TypeError(f"{name} must hold arrays of frames, as in fit; got sequences of tokens.")
-            rows, lengths = padded_frames(
-                [units.inward(s.to(units.shift.device)).to(self.dtype) for s in self.frames.check(x, name)]
-            )
+        """Return sequences, padded, and their lengths, on the CPU."""
+        if are_tokens(x, name) != (self.vocabulary is not None):
+            kinds = ("sequences of tokens", "arrays of frames")
+            want, got = kinds if self.vocabulary is not None else kinds[::-1]
+            raise TypeError(f"{name} must hold {want}, as in fit; got {got}.")
+        rows, lengths = self._read(x, name)
         self._check_lengths(lengths, name)
-        return rows.to(self._device), lengths.to(self._device)
+        return rows, lengths
+
+    def _read(self, x: Any, name: str) -> tuple[Tensor, Tensor]:
+        if self.vocabulary is not None:
+            return padded(self.vocabulary.indices(x, name))
+        assert self.frames is not None and self.units is not None  # noqa: PT018
+        shift, scale = self.units.shift.cpu(), self.units.scale.cpu()
+        return padded_frames([((s - shift) / scale).to(self.dtype) for s in self.frames.check(x, name)])
 
     def _check_lengths(self, lengths: Tensor, name: str) -> None:
         if self.max_length is not None and int(lengths.max()) > self.max_length:
@@ -232,7 +242,7 @@ class LabelledSequences(NetworkModel):
     def _pairs(self, x: Any, y: Any, names: tuple[str, str]) -> Batch:
         """Return padded sequences, their lengths, and the indices of their labels."""
         rows, lengths = self._rows(x, names[0])
-        return rows, lengths, self._targets(y, lengths.cpu(), names[1]).to(rows.device)
+        return rows, lengths, self._targets(y, lengths, names[1])
 
     def _assemble(self, seed: int) -> None:
         """Build the networks anew."""
@@ -283,7 +293,8 @@ class LabelledSequences(NetworkModel):
         """Yield log probabilities of some sequences at a time, padded to the longest of them, in float64."""
         with self._quietly():
             for some, own in zip(rows.split(CHUNK), lengths.split(CHUNK)):
-                yield self._logits(some[:, : int(own.max())], own).double().log_softmax(-1).cpu()
+                near = some[:, : int(own.max())].to(self._device)
+                yield self._logits(near, own).double().log_softmax(-1).cpu()
 
     def _labels(self, what: str) -> Labels:
         if self.labels is None:

@@ -158,14 +158,14 @@ class LanguageModel(NetworkModel):
             ConvergenceError: if the loss becomes NaN or infinite; the model has its last good state.
         """
         texts = as_texts(x)
-        self.vocabulary = Vocabulary.of(texts, "x", self.rare, words=self.words)
-        train, held = divided(self.vocabulary, texts, validation, seed)
+        vocabulary = Vocabulary.of(texts, "x", self.rare, words=self.words)
+        train, held = divided(vocabulary, texts, validation, seed)
         size = 32 if batch_size is None else count(batch_size, "batch_size")
         streams = lanes(train, self.window, size)
         rows = windows(train, self.window, streams or size)
         size = streams or min(size, len(rows.tokens))
         held_rows = None if held is None else windows(held, self.window, size)
-        self._assemble(seed)
+        self._assemble(vocabulary, seed)
         self._begin_with(train)
         device = chosen_device(device, None)
         self.to(device)
@@ -279,7 +279,7 @@ class LanguageModel(NetworkModel):
         vocabulary, left = self._known("generate"), count(n, "n")
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be a positive number; got {temperature!r}.")
-        found = vocabulary.indices([prefix], "prefix")[0] if len(prefix) else []
+        found = [] if isinstance(prefix, (str, list)) and not prefix else vocabulary.indices([prefix], "prefix")[0]
         noise = self._noise(seed)
         with self._quietly():
             if not found:
@@ -326,9 +326,9 @@ class LanguageModel(NetworkModel):
             found.append(-cross_entropy(logits.double().transpose(1, 2), targets, reduction="none").cpu())
         return torch.cat(found, 1) if found else torch.zeros(len(texts), 0, dtype=torch.float64)
 
-    def _assemble(self, seed: int) -> None:
+    def _assemble(self, vocabulary: Vocabulary, seed: int) -> None:
         """Build the networks anew."""
-        size = len(self._known("fit", fitting=True))
+        self.vocabulary, size = vocabulary, len(vocabulary)
         embedding = min(64, size) if self.embedding is None else self.embedding
         with seeded(seed):
             steps = nn.Embedding(size, embedding)
@@ -353,18 +353,18 @@ class LanguageModel(NetworkModel):
         self.register_buffer("carried", zeros[:, :, :streams].clone())
         self._held = zeros[:, :, streams:]
 
-    def _known(self, what: str, *, fitting: bool = False) -> Vocabulary:
-        if not fitting:
-            self._check_fitted(what)
+    def _known(self, what: str) -> Vocabulary:
+        """Return the vocabulary of a fitted model, or raise."""
+        self._check_fitted(what)
         assert self.vocabulary is not None
         return self.vocabulary
 
     def _found(self) -> dict[str, Any]:
-        return {"vocabulary": self._known("save", fitting=True).to_json()}
+        assert self.vocabulary is not None
+        return {"vocabulary": self.vocabulary.to_json()}
 
     def _rebuild(self, found: dict[str, Any]) -> None:
-        self.vocabulary = Vocabulary.from_json(found["vocabulary"])
-        self._assemble(seed=0)
+        self._assemble(Vocabulary.from_json(found["vocabulary"]), seed=0)
 
 
 def _draw(logits: Tensor, temperature: float, noise: torch.Generator) -> int:
