@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from probdl import ConvergenceError
 from probdl.models import LanguageModel, SequenceTagger
 from probdl.models.sequences import language_model as module
 from probdl.models.sequences.blocks import block_mean
@@ -331,6 +332,14 @@ def test_an_interrupted_fit_resumes_bit_by_bit(settings, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
     with pytest.raises(ValueError, match="checkpoint .* is of another run"):
         small(decay=False, window=7).fit(text, steps=37, checkpoint=path, resume=True, **how)
+
+
+def test_a_loss_that_is_not_finite_is_said_and_the_model_has_its_last_good_state():
+    model = small(learning_rate=1e308, clip=None)
+    with pytest.raises(ConvergenceError, match="not finite"):
+        model.fit("abcab" * 40, steps=20, batch_size=4, progress=False)
+    assert math.isfinite(model.nats("abc" * 20).value)
+    assert model.carried.shape[2] == 0
 
 
 def test_a_fit_that_is_refused_leaves_the_model_as_it_was():
