@@ -44,7 +44,9 @@ def write(path: str | os.PathLike, tensors: dict[str, Tensor], header: dict[str,
         return
     # A tensor of its own each: safetensors refuses tensors that share memory, as tied weights do.
     own = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-    content = save(own, metadata={_KEY: json.dumps(header, allow_nan=False), _SUM: checksum(own)})
+    # One entry, as the format keeps no order of several: equal content gives equal files.
+    said = json.dumps(header, allow_nan=False)
+    content = save(own, metadata={_KEY: json.dumps({**json.loads(said), _SUM: checksum(own, said)})})
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -70,14 +72,14 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise FileNotFoundError(f"path must be a file that save wrote; there is no file {str(path)!r}.")
     try:
         with safe_open(path, framework="pt") as file:
-            said = file.metadata() or {}
-            header = said.get(_KEY)
+            said = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header is None:
+        if said is None:
             raise ValueError("it has no probdl header")
-        if said.get(_SUM) != checksum(tensors):
-            raise ValueError("the checksum of its tensors is another one")
-        return tensors, json.loads(header)
+        header = json.loads(said)
+        if not isinstance(header, dict) or header.pop(_SUM, None) != checksum(tensors, json.dumps(header)):
+            raise ValueError("its checksum is another one")
+        return tensors, header
     except (SafetensorError, ValueError) as error:
         raise ValueError(
             f"path must be a safetensors file that save wrote; {str(path)!r} is not, or is damaged ({error}). "
@@ -85,9 +87,9 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def checksum(tensors: dict[str, Tensor]) -> str:
-    """Return a checksum of the tensors' bytes, which the format itself lacks."""
-    total = 0
+def checksum(tensors: dict[str, Tensor], said: str = "") -> str:
+    """Return a checksum of tensors and text, which the format itself lacks."""
+    total = zlib.crc32(said.encode())
     for name in sorted(tensors):
         flat = tensors[name].detach().contiguous().reshape(-1).view(torch.uint8)
         total = zlib.crc32(flat.cpu().numpy().data, total)
