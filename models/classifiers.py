@@ -18,7 +18,7 @@ from probdl.models.arguments import count, one_of
 from probdl.models.form import Form
 from probdl.models.held_out import chosen_device
 from probdl.models.labels import Labels
-from probdl.models.networks import check_network, is_image
+from probdl.models.networks import check_network, is_image, is_small
 from probdl.models.pairs import is_pair, parts
 from probdl.models.row_model import RowModel, home
 from probdl.models.scores import Calibration, Proportion, calibration, proportion
@@ -27,7 +27,6 @@ from probdl.nn import CNN, seeded
 from probdl.nn.mlp import sizes
 
 STEPS = 20_000
-SMALL = 2**15  # numbers in a batch up to which one thread is as fast as several
 CHUNK = 1024  # rows that are scored at a time
 
 Pair = tuple[Tensor, Tensor]
@@ -168,7 +167,7 @@ class Classifier(RowModel):
         self._train(
             self._loss,
             data[0],
-            one=data[0][0].device.type == "cpu" and data[0][0][:size].numel() <= SMALL,
+            one=is_small(data[0][0][:size]),
             validation=data[1] if len(data) > 1 else None,
             batch_size=size,
             learning_rate=cosine(self.learning_rate) if self.decay else self.learning_rate,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from probdl.errors import ConvergenceWarning
 from probdl.models.arguments import count
-from probdl.models.classifiers import SMALL, Classifier, Pair
+from probdl.models.classifiers import Classifier, Pair
 from probdl.models.form import Form
 from probdl.models.labels import Labels
 from probdl.models.logistic_findings import (
@@ -24,6 +24,7 @@ from probdl.models.logistic_findings import (
     outward,
     outward_stderr,
 )
+from probdl.models.networks import is_small
 from probdl.models.newton import DENSE, LogisticLoss, Newton, coefficients_of, logits_of
 from probdl.models.units import Units
 from probdl.nn import MLP
@@ -198,7 +199,7 @@ class LogisticRegression(Classifier):
         found = self._train(
             self._loss,
             data[0],
-            one=data[0][0].numel() <= SMALL,
+            one=is_small(data[0][0]),
             validation=held or data[0],
             batch_size=len(data[0][0]),
             shuffle=False,

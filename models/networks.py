@@ -9,6 +9,19 @@ from torch import Tensor, nn
 
 from probdl.nn import CNN, MLP, TransposedCNN
 
+# Numbers in a batch, of tables, of images and of states; above them two threads are faster than one.
+SMALL, SMALL_IMAGES, SMALL_STATES = 2**15, 2**10, 2**11
+
+
+def is_small(batch: Tensor) -> bool:
+    """Whether a batch of rows on a CPU trains as fast on one thread as on several; convolutions are more work."""
+    return batch.device.type == "cpu" and batch.numel() <= (SMALL_IMAGES if is_image(batch.shape[1:]) else SMALL)
+
+
+def is_small_step(device: torch.device, size: int, hidden: int) -> bool:
+    """Whether a recurrent network trains as fast on one thread: ``size`` states of ``hidden`` numbers at each step."""
+    return device.type == "cpu" and size * hidden <= SMALL_STATES
+
 
 def is_image(shape: Sequence[int]) -> bool:
     """Whether rows of this shape are images (c, h, w) that can be halved twice."""

@@ -17,7 +17,7 @@ from probdl.models.arguments import count, one_of
 from probdl.models.elbo import CHUNK, elbo_estimate, elbo_terms, importance_estimate, log_weights
 from probdl.models.form import Form
 from probdl.models.held_out import chosen_device, split
-from probdl.models.networks import check_network, chosen_decoder, chosen_encoder
+from probdl.models.networks import check_network, chosen_decoder, chosen_encoder, is_small
 from probdl.models.row_model import RowModel, home
 from probdl.models.units import WAYS, Units
 from probdl.nn import seeded
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 HEADS: dict[str, type[Conditional]] = {"gaussian": NormalHead, "bernoulli": BernoulliHead}
 STEPS = 20_000
-SMALL = 2**15  # numbers in a batch up to which one thread is as fast as several
 
 
 class VAE(RowModel):
@@ -281,7 +280,7 @@ class VAE(RowModel):
         self._train(
             self._loss(),
             (data[0],),
-            one=data[0].device.type == "cpu" and data[0][:size].numel() <= SMALL,
+            one=is_small(data[0][:size]),
             validation=(data[1],) if len(data) > 1 else None,
             batch_size=size,
             learning_rate=cosine(self.learning_rate) if self.decay else self.learning_rate,

@@ -17,7 +17,7 @@ from probdl.models.arguments import count, one_of
 from probdl.models.held_out import chosen_device
 from probdl.models.labels import Labels
 from probdl.models.network_model import NetworkModel
-from probdl.models.networks import is_image
+from probdl.models.networks import is_image, is_small_step
 from probdl.models.pairs import is_pair, parts
 from probdl.models.sequences.frames import Frames, are_tokens, as_list, padded_frames
 from probdl.models.sequences.reader import CELLS, EachFrame, Reader, checked_dropout
@@ -157,7 +157,7 @@ class LabelledSequences(NetworkModel):
         self._train(
             self._loss,
             train,
-            one=train[0].device.type == "cpu",
+            one=is_small_step(train[0].device, size, self.hidden),
             validation=held,
             epochs=epochs,
             steps=STEPS if epochs is None and steps is None else steps,

@@ -16,6 +16,7 @@ from probdl.loops import cosine
 from probdl.models.arguments import count, one_of
 from probdl.models.held_out import FEWEST, chosen_device
 from probdl.models.network_model import NetworkModel
+from probdl.models.networks import is_small_step
 from probdl.models.sequences.blocks import block_mean
 from probdl.models.sequences.reader import CELLS, Reader, checked_dropout
 from probdl.models.sequences.streams import OTHER, lanes, windows
@@ -174,7 +175,7 @@ class LanguageModel(NetworkModel):
             self._train(
                 self._loss,
                 tuple(t.to(device) for t in rows),
-                one=device.type == "cpu",
+                one=is_small_step(device, size, self.hidden),
                 validation=None if held_rows is None else tuple(t.to(device) for t in held_rows),
                 epochs=epochs,
                 steps=STEPS if epochs is None and steps is None else steps,

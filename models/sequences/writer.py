@@ -16,6 +16,7 @@ from probdl.loops import cosine
 from probdl.models.arguments import count, one_of
 from probdl.models.held_out import chosen_device
 from probdl.models.network_model import NetworkModel
+from probdl.models.networks import is_small_step
 from probdl.models.pairs import is_pair, parts
 from probdl.models.scores import Proportion, proportion
 from probdl.models.sequences.decoder import Decoder, Given
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STEPS = 10_000
-SMALL = 2**15  # numbers in a batch of states up to which one thread is as fast as several
 CHUNK = 512  # sequences that are written or scored at a time
 
 Batch = tuple[Tensor, ...]
@@ -147,7 +147,7 @@ class Writer(NetworkModel):
         self._train(
             self._loss,
             train,
-            one=train[0].device.type == "cpu" and size * self.hidden <= SMALL,
+            one=is_small_step(train[0].device, size, self.hidden),
             validation=held,
             epochs=epochs,
             steps=STEPS if epochs is None and steps is None else steps,
