@@ -494,3 +494,11 @@ def test_it_is_a_module_with_networks_only_after_fit(model):
     assert isinstance(model, nn.Module)
     assert not list(LanguageModel().parameters())
     assert not model.training
+
+
+@pytest.mark.parametrize("one", [np.array, torch.tensor, list])
+def test_one_text_of_whole_numbers_needs_no_list_around_it(one):
+    text = [1, 2, 3, 7] * 40
+    model = LanguageModel(4).fit(one(text), steps=3, progress=False)
+    assert model.nats(one(text)).value == model.nats([text]).value
+    assert model.log_likelihood([text, text]).value.shape == (2,)

@@ -137,7 +137,7 @@ class LanguageModel(NetworkModel):
         """Fit to a text, or to several, anew each time.
 
         Args:
-            x: a string; or a list of texts: strings, or lists of tokens.
+            x: a string, or a list or array of whole numbers; or a list of texts: strings, or lists of tokens.
             epochs, steps: how long at most; None: 3,000 steps.
             batch_size: streams that are read side by side; None: 32. Of texts no longer than a window: texts in a step.
             validation: "auto" keeps the last tenth of the text back (of each of several texts; of 20 texts or more, a

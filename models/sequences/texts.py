@@ -14,8 +14,10 @@ from probdl.models.sequences.vocabulary import Vocabulary
 
 
 def as_texts(x: Any) -> Any:
-    """Return a list of texts; a string is one."""
-    return [x] if isinstance(x, str) else x
+    """Return a list of texts; a string is one, and so is a list or an array (T,) of whole numbers."""
+    array = getattr(x, "ndim", 0) == 1 and "int" in str(x.dtype)
+    numbers = array or (isinstance(x, (list, tuple)) and bool(x) and type(x[0]) is int)
+    return [x] if isinstance(x, str) or numbers else x
 
 
 def read(vocabulary: Vocabulary, x: Any, name: str = "x") -> list[Tensor]:
