@@ -12,8 +12,8 @@ counts, recurrent networks, and programs that compress files, since a code of :m
 probability of :math:`2^{-\ell}` (Shannon, 1948). Here: the help texts that come with Python.
 
 With a text of your own, ``python plot_character_model.py --text path`` trains a network of width 384 for 6500 steps
-instead, in bfloat16: four to five minutes on one or two cores with AVX-512. On the plays of "tiny Shakespeare" it reached 1.525
-nats a character on the last tenth.
+instead, in bfloat16: four to five minutes on one or two cores with AVX-512. On the plays of "tiny Shakespeare" it
+reached 1.525 nats a character on the last tenth.
 """
 
 # %%
