@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from probdl.divergences.estimate import Estimate
-from probdl.loops import cosine
 from probdl.models.arguments import count, one_of
 from probdl.models.form import Form
 from probdl.models.held_out import chosen_device
@@ -164,17 +162,8 @@ class Classifier(RowModel):
 
     def _descend(self, data: list[Pair], size: int, **how: Any) -> None:
         """Descend with Adam on batches of data[0], with data[1], if any, as validation."""
-        self._train(
-            self._loss,
-            data[0],
-            one=is_small(data[0][0][:size]),
-            validation=data[1] if len(data) > 1 else None,
-            batch_size=size,
-            learning_rate=cosine(self.learning_rate) if self.decay else self.learning_rate,
-            patience=self.patience or max(5, math.ceil(1000 * size / len(data[0][0]))),
-            **how,
-        )
-        self.message += "" if len(data) > 1 else "; no rows were held out to stop early"
+        held = data[1] if len(data) > 1 else None
+        self._train_in_batches(self._loss, data[0], held, size, one=is_small(data[0][0][:size]), most=STEPS, **how)
 
     def _loss(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean of −log p(y | x), in nats, and the accuracy."""
@@ -288,8 +277,8 @@ class ImageClassifier(Classifier):
         """
         data = self._begin(x, y, validation, device, seed)
         size = min(128 if batch_size is None else count(batch_size, "batch_size"), len(data[0][0]))
-        limits = {"epochs": epochs, "steps": STEPS if epochs is None and steps is None else steps}
-        self._descend(data, size, seed=seed, progress=progress, checkpoint=checkpoint, resume=resume, **limits)
+        limits = {"epochs": epochs, "steps": steps, "checkpoint": checkpoint, "resume": resume}
+        self._descend(data, size, seed=seed, progress=progress, **limits)
         return self
 
     def _check_form(self, form: Form) -> None:

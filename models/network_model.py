@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from probdl import files
-from probdl.loops import Descent, NotFiniteError, descend, one_thread
+from probdl.loops import Descent, NotFiniteError, cosine, descend, one_thread
 from probdl.models.saved import check_header, history_from_json, history_to_json, load_tensors, rebuild
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class NetworkModel(nn.Module, ABC):
     """
 
     SETTINGS: ClassVar[tuple[str, ...]] = ()  # arguments of the constructor that a file keeps
+    learning_rate: float
+    decay: bool
+    patience: int | None
+    clip: float | None = None
 
     def __init__(self, networks: dict[str, nn.Module | None], dtype: torch.dtype) -> None:
         super().__init__()
@@ -102,6 +107,44 @@ class NetworkModel(nn.Module, ABC):
             except NotFiniteError as error:
                 self._learnt(error.descent)
                 raise
+
+    def _train_in_batches(
+        self,
+        loss: Any,
+        train: Sequence[Tensor],
+        held: Sequence[Tensor] | None,
+        size: int,
+        *,
+        one: bool,
+        epochs: int | None,
+        steps: int | None,
+        most: int,
+        **how: Any,
+    ) -> None:
+        """Descend in batches by the model's own ``learning_rate``, ``decay``, ``patience`` and ``clip``.
+
+        Args:
+            loss: as ``descend`` takes it.
+            train, held: tensors of training rows, and of validation rows or None.
+            size: rows in a batch.
+            one: as of ``_train``.
+            epochs, steps: of ``fit``; where both are None, ``most`` steps.
+            how: further arguments of ``descend``.
+        """
+        self._train(
+            loss,
+            train,
+            one=one,
+            validation=held,
+            batch_size=size,
+            epochs=epochs,
+            steps=most if epochs is None and steps is None else steps,
+            learning_rate=cosine(self.learning_rate) if self.decay else self.learning_rate,
+            patience=self.patience or max(5, math.ceil(1000 * size / len(train[0]))),
+            clip=self.clip,
+            **how,
+        )
+        self.message += "" if held else "; nothing was held out to stop early"
 
     def _identity(self) -> dict[str, Any]:
         """Return what the model is, but for its weights, as JSON can hold it."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from probdl.divergences.estimate import Estimate
 from probdl.families import BernoulliHead, Conditional, MeanFieldNormal, NormalHead, reparameterised
-from probdl.loops import NotFiniteError, batches, cosine
+from probdl.loops import NotFiniteError, batches
 from probdl.models.arguments import count, one_of
 from probdl.models.elbo import CHUNK, elbo_estimate, elbo_terms, importance_estimate, log_weights
 from probdl.models.form import Form
@@ -150,9 +150,21 @@ class VAE(RowModel):
         self.to(chosen_device(device, x))
         data = [self._inward(rows) for rows in (train, held) if rows is not None]
         size = min(128 if batch_size is None else count(batch_size, "batch_size"), len(train))
-        limits = {"epochs": epochs, "steps": STEPS if epochs is None and steps is None else steps}
         try:
-            self._descend(data, size, seed=seed, progress=progress, checkpoint=checkpoint, resume=resume, **limits)
+            self._train_in_batches(
+                self._loss(),
+                (data[0],),
+                (data[1],) if len(data) > 1 else None,
+                size,
+                one=is_small(data[0][:size]),
+                epochs=epochs,
+                steps=steps,
+                most=STEPS,
+                seed=seed,
+                progress=progress,
+                checkpoint=checkpoint,
+                resume=resume,
+            )
         except NotFiniteError:
             self._finish(data, seed)
             raise
@@ -275,19 +287,6 @@ class VAE(RowModel):
     def _rebuild(self, found: dict[str, Any]) -> None:
         self._assemble(*self._form_and_units(found), found["family"], seed=0)
 
-    def _descend(self, data: list[Tensor], size: int, **how: Any) -> None:
-        """Descend on the rows data[0], with the rows data[1], if any, as validation."""
-        self._train(
-            self._loss(),
-            (data[0],),
-            one=is_small(data[0][:size]),
-            validation=(data[1],) if len(data) > 1 else None,
-            batch_size=size,
-            learning_rate=cosine(self.learning_rate) if self.decay else self.learning_rate,
-            patience=self.patience or max(5, math.ceil(1000 * size / len(data[0]))),
-            **how,
-        )
-
     def _loss(self) -> Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, dict[str, Tensor]]]:
         """Return the negative bound in the data's units, a function of a batch and a generator."""
         _, units, encoder, decoder = self._parts("fit")
@@ -311,8 +310,7 @@ class VAE(RowModel):
                 for _ in range(passes)
                 for (rows,) in batches((data[0],), CHUNK)
             )
-        held = "" if len(data) > 1 else "; no rows were held out to stop early"
-        self.message = f"{self.family} likelihood; {self.message}{held}"
+        self.message = f"{self.family} likelihood; {self.message}"
         return self
 
     def _check_support(self, x: Tensor) -> None:

@@ -194,7 +194,7 @@ def test_validation_is_a_tenth_a_fraction_or_rows(device):
     assert steps(TABLE, validation=TABLE[:5]).step == 120
     assert steps(TABLE[:12]).step == 12
     assert np.isnan(steps(TABLE, validation=None).validation)
-    assert "no rows were held out" in small().fit(TABLE[:12], epochs=1, device=device, progress=False).message
+    assert "nothing was held out" in small().fit(TABLE[:12], epochs=1, device=device, progress=False).message
 
 
 # --- when it is stopped ---

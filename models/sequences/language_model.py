@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from probdl.divergences.estimate import Estimate
-from probdl.loops import cosine
 from probdl.models.arguments import count, one_of
 from probdl.models.held_out import FEWEST, chosen_device
 from probdl.models.network_model import NetworkModel
@@ -172,18 +171,16 @@ class LanguageModel(NetworkModel):
         self.to(device)
         self._carry(streams, size)
         try:
-            self._train(
+            self._train_in_batches(
                 self._loss,
                 tuple(t.to(device) for t in rows),
+                None if held_rows is None else tuple(t.to(device) for t in held_rows),
+                size,
                 one=is_small_step(device, size, self.hidden),
-                validation=None if held_rows is None else tuple(t.to(device) for t in held_rows),
                 epochs=epochs,
-                steps=STEPS if epochs is None and steps is None else steps,
-                batch_size=size,
+                steps=steps,
+                most=STEPS,
                 shuffle=not streams,
-                learning_rate=cosine(self.learning_rate) if self.decay else self.learning_rate,
-                clip=self.clip,
-                patience=self.patience or max(5, math.ceil(1000 * size / len(rows.tokens))),
                 seed=seed,
                 progress=progress,
                 precision=precision,
@@ -192,7 +189,6 @@ class LanguageModel(NetworkModel):
             )
         finally:
             self._carry(0)
-        self.message += "" if held else "; nothing was held out to choose the step"
         return self
 
     def log_likelihood(self, x: Any) -> Estimate:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from probdl.divergences.estimate import Estimate
-from probdl.loops import cosine
 from probdl.models.arguments import count, one_of
 from probdl.models.held_out import chosen_device
 from probdl.models.network_model import NetworkModel
@@ -144,23 +143,20 @@ class Writer(NetworkModel):
         """
         train, held = self._begin(x, y, validation, chosen_device(device, x), seed)
         size = min(64 if batch_size is None else count(batch_size, "batch_size"), len(train[0]))
-        self._train(
+        self._train_in_batches(
             self._loss,
             train,
+            held,
+            size,
             one=is_small_step(train[0].device, size, self.hidden),
-            validation=held,
             epochs=epochs,
-            steps=STEPS if epochs is None and steps is None else steps,
-            batch_size=size,
-            learning_rate=cosine(self.learning_rate) if self.decay else self.learning_rate,
-            clip=self.clip,
-            patience=self.patience or max(5, math.ceil(1000 * size / len(train[0]))),
+            steps=steps,
+            most=STEPS,
             seed=seed,
             progress=progress,
             checkpoint=checkpoint,
             resume=resume,
         )
-        self.message += "" if held else "; no pairs were held out to stop early"
         return self
 
     def predict(self, x: Any, *, beams: int = 1) -> list[Any]:
