@@ -16,7 +16,7 @@ from probdl.models.arguments import count, one_of
 from probdl.models.form import Form
 from probdl.models.held_out import chosen_device
 from probdl.models.labels import Labels
-from probdl.models.networks import check_network, is_image, is_small
+from probdl.models.networks import check_images, check_network, is_small
 from probdl.models.pairs import is_pair, parts
 from probdl.models.row_model import RowModel, home
 from probdl.models.scores import Calibration, Proportion, calibration, proportion
@@ -282,11 +282,8 @@ class ImageClassifier(Classifier):
         return self
 
     def _check_form(self, form: Form) -> None:
-        if self._given["network"] is None and not is_image(form.shape):
-            hint = " Add the channel as x[:, None]." if len(form.shape) == 2 else " Pass a network= for other rows."
-            raise ValueError(
-                f"x must be images of shape (n, c, h, w), h and w at least 4; got rows of shape {form.shape}.{hint}"
-            )
+        if self._given["network"] is None:
+            check_images(form.shape, "a network=")
 
     def _new_network(self, form: Form, labels: Labels) -> nn.Module:
         return CNN(form.shape, len(labels), channels=self.channels, hidden=self.hidden)

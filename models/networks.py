@@ -48,6 +48,15 @@ def chosen_decoder(inputs: int, shape: Sequence[int], hidden: Sequence[int] | No
     return MLP(inputs, tuple(shape), hidden=(128, 128) if hidden is None else tuple(hidden)[::-1])
 
 
+def check_images(shape: Sequence[int], other: str) -> None:
+    """Raise a ValueError unless rows of this shape are images; ``other`` says what to pass for others, "a network=" say."""
+    if not is_image(shape):
+        hint = "Add the channel as x[:, None]." if len(shape) == 2 else f"Pass {other} for other rows."
+        raise ValueError(
+            f"x must be images of shape (n, c, h, w), h and w at least 4; got rows of shape {tuple(shape)}. {hint}"
+        )
+
+
 @torch.no_grad()
 def check_network(network: nn.Module, name: str, before: Sequence[int], after: Sequence[int], meaning: str) -> None:
     """Raise a ValueError unless ``network`` maps (n, *before) to (n, *after).

@@ -56,6 +56,8 @@ def proportion(right: Tensor) -> Proportion:
     Args:
         right: booleans (n,).
     """
+    if not right.numel():
+        raise ValueError("right is empty; a share needs at least one row.")
     n, p = right.numel(), right.double().mean().item()
     if 0 < p < 1:
         return Proportion(p, math.sqrt(p * (1 - p) / n), "binomial", n=n)

@@ -452,6 +452,8 @@ def test_wilsons_interval_is_that_of_statsmodels_and_stays_within_one(k, extra, 
 
 
 def test_a_perfect_share_is_not_certain():
+    with pytest.raises(ValueError, match="a share needs at least one row"):
+        proportion(torch.zeros(0, dtype=torch.bool))
     share = proportion(torch.ones(20, dtype=torch.bool))
     assert (share.value, share.stderr) == (1.0, 0.5 / 21)
     assert share.interval()[0] == pytest.approx(0.8389, abs=1e-4)  # Wilson, from tables

@@ -2,6 +2,7 @@
 
 import inspect
 
+import pandas as pd
 import pytest
 import torch
 
@@ -100,3 +101,14 @@ def test_fit_has_the_arguments_of_the_house(model):
     for name in ("epochs", "steps", "batch_size", "validation", "device", "seed", "progress", "checkpoint", "resume"):
         assert name in names
     assert names[1] == "x"
+
+
+@pytest.mark.parametrize("name", ["classifier", "tagger", "seq2seq", "language"])
+def test_a_table_is_no_list_of_sequences(name):
+    make, data = MODELS[name]
+    table = pd.DataFrame({"ab": ["a", "b"], "c": ["c", "a"]})  # its columns' names are tokens that fit saw
+    with pytest.raises(TypeError, match="must be a list of sequences; got a DataFrame"):
+        make().fit(table, *data[1:], steps=1, progress=False)
+    model = make().fit(*data, steps=1, progress=False)
+    with pytest.raises(TypeError, match="must be a list of sequences; got a DataFrame"):
+        model.log_likelihood(table, *data[1:])

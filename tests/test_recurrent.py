@@ -313,6 +313,8 @@ def test_a_residual_block_without_its_convolutions_is_the_identity_and_learns_th
     assert sum(p.numel() for p in ResidualBlock(4, normalise=False).parameters()) == 2 * (4 * 4 * 9 + 4)
     with pytest.raises(ValueError, match="channels must be positive"):
         ResidualBlock(0)
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 4, h, w\); got \(3, 2, 5, 5\)"):
+        ResidualBlock(4)(torch.zeros(3, 2, 5, 5))
 
 
 def test_the_jacobian_of_a_stack_of_residual_blocks_holds_the_identity():

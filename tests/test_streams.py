@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -143,6 +144,7 @@ def test_data_that_end_early_end_the_descent_and_it_says_so():
     [
         ([], TypeError, "data must be a tuple of tensors"),
         (iter([]), ValueError, "data must hold at least one batch"),
+        ((np.zeros((4, 1)), np.zeros((4, 1))), TypeError, r"it yielded \(ndarray\). Turn arrays into tensors"),
         ([{"x": 1}], TypeError, r"data must yield tensors, or tuples of tensors, .* it yielded \(dict\)"),
         ([(torch.zeros(2, 1), "b")], TypeError, r"it yielded \(Tensor, str\)"),
         (3, TypeError, "data must be a tuple of tensors or an iterable of batches; got int"),

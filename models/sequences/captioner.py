@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from probdl.models.arguments import one_of
 from probdl.models.form import Form
-from probdl.models.networks import check_network, is_image
+from probdl.models.networks import check_images, check_network
 from probdl.models.sequences.decoder import Given
 from probdl.models.sequences.writer import Batch, Writer
 from probdl.models.units import WAYS, Units
@@ -127,11 +127,8 @@ class Captioner(Writer):
         form, encoder = self._looks()[0], self._restarted("encoder")
         if encoder is not None:
             check_network(encoder, "encoder", form.shape, (self.hidden,), "the features of an image")
-        elif not is_image(form.shape):
-            hint = " Add the channel as x[:, None]." if len(form.shape) == 2 else " Pass an encoder= for other rows."
-            raise ValueError(
-                f"x must be images of shape (n, c, h, w), h and w at least 4; got rows of shape {form.shape}.{hint}"
-            )
+        else:
+            check_images(form.shape, "an encoder=")
         self.encoder = encoder or CNN(form.shape, self.hidden, channels=self.channels, hidden=())
         self.starts = nn.Linear(self.hidden, self.layers * self.hidden * (2 if self.cell == "lstm" else 1))
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probdl.models.sequences.frames import as_list, padded_frames
+
 Token = str | int
 
 
@@ -121,11 +123,7 @@ def as_lists(sequences: Any, name: str = "x", words: bool = False) -> tuple[list
         TypeError: if they are neither strings, nor lists or arrays of text or whole numbers.
         ValueError: if there is none, or one is empty.
     """
-    if isinstance(sequences, str) or not hasattr(sequences, "__len__"):
-        raise TypeError(f"{name} must be a list of sequences; got a {type(sequences).__name__}. Pass one as [it].")
-    each = sequences.tolist() if hasattr(sequences, "tolist") else list(sequences)
-    if not each:
-        raise ValueError(f"{name} is empty; pass at least one sequence.")
+    each = as_list(sequences, name)
     missing = [i for i, s in enumerate(each) if s is None or (isinstance(s, float) and s != s)]
     if missing:
         raise ValueError(f"{name} must have a sequence everywhere; missing (None or NaN) at {missing[:10]}. Drop them.")
@@ -144,8 +142,7 @@ def padded(sequences: Sequence[Sequence[int] | Tensor]) -> tuple[Tensor, Tensor]
         (tensor([[3, 1],
                 [2, 0]]), tensor([2, 1]))
     """
-    rows = [torch.as_tensor(s, dtype=torch.int64) for s in sequences]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
+    return padded_frames([torch.as_tensor(s, dtype=torch.int64) for s in sequences])
 
 
 def _tokens(sequence: Any, text: bool, name: str, words: bool) -> list[Token]:

@@ -194,7 +194,10 @@ def as_batch(found: Any, device: torch.device) -> Batch:
     parts = tuple(found) if isinstance(found, (tuple, list)) else (found,)
     if not parts or not all(isinstance(part, Tensor) and part.ndim for part in parts):
         kinds = ", ".join(type(part).__name__ for part in parts)
-        raise TypeError(f"data must yield tensors, or tuples of tensors, with rows in front; it yielded ({kinds}).")
+        raise TypeError(
+            f"data must yield tensors, or tuples of tensors, with rows in front; it yielded ({kinds}). "
+            "Turn arrays into tensors by torch.as_tensor."
+        )
     return tuple(part.to(device) for part in parts)
 
 

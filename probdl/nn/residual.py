@@ -22,7 +22,7 @@ class ResidualBlock(nn.Module):
         normalise: whether each activation comes after a ``BatchNorm2d``.
 
     Raises:
-        ValueError: if ``channels`` is not a positive integer.
+        ValueError: if ``channels`` is not a positive integer, or images of another number of channels come in.
 
     Reference:
         He, Zhang, Ren and Sun (2016), Identity mappings in deep residual networks, ECCV, figure 4e.
@@ -36,6 +36,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, *, activation: Callable[[], nn.Module] = nn.ReLU, normalise: bool = True) -> None:
         super().__init__()
         (channels,) = sizes(channels, "channels")
+        self.channels = channels
         parts: list[nn.Module] = []
         for _ in range(2):
             parts += [nn.BatchNorm2d(channels)] if normalise else []
@@ -44,4 +45,6 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (n, channels, h, w) to images of the same shape."""
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"x must have shape (n, {self.channels}, h, w); got {tuple(x.shape)}.")
         return x + self.residual(x)
