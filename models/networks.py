@@ -49,7 +49,7 @@ def chosen_decoder(inputs: int, shape: Sequence[int], hidden: Sequence[int] | No
 
 
 def check_images(shape: Sequence[int], other: str) -> None:
-    """Raise a ValueError unless rows of this shape are images; ``other`` says what to pass for others, "a network=" say."""
+    """Raise a ValueError unless rows of this shape are images; ``other`` is what others need, such as "a network="."""
     if not is_image(shape):
         hint = "Add the channel as x[:, None]." if len(shape) == 2 else f"Pass {other} for other rows."
         raise ValueError(
