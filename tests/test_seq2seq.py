@@ -13,6 +13,7 @@ from house import ROOT
 from scipy.stats import chisquare
 from statsmodels.stats.proportion import proportion_confint
 
+from probdl import viz
 from probdl.models import Captioner, Seq2Seq
 from probdl.models.sequences.decoder import Attention, Decoder, Given
 from probdl.models.sequences.reader import CELLS
@@ -272,6 +273,10 @@ def test_attention_looks_where_the_answer_is():
     torch.testing.assert_close(weights, model.alignment("abcab", "bacba"))
     assert weights.shape == (6, 5)
     torch.testing.assert_close(weights.sum(1), torch.ones(6, dtype=torch.float64), atol=1e-6, rtol=0)
+    assert weights[:5].argmax(1).tolist() == [4, 3, 2, 1, 0]  # the reversal
+    assert model.alignment("cabba")[:5].argmax(1).tolist() == [4, 3, 2, 1, 0]
+    picture = viz.alignment(weights, "abcab", "bacba").images[0]
+    torch.testing.assert_close(torch.tensor(picture.get_array().data), weights)
     with torch.no_grad():
         swapped = model.log_likelihood(["abcab", "abcaa"], ["bacba", "bacba"]).value
     assert swapped[0] > swapped[1] + 1
