@@ -16,6 +16,7 @@ from probdl.models.arguments import count, one_of
 from probdl.models.form import Form
 from probdl.models.held_out import chosen_device
 from probdl.models.labels import Labels
+from probdl.models.network_model import Training
 from probdl.models.networks import check_images, check_network, is_small
 from probdl.models.pairs import is_pair, parts
 from probdl.models.row_model import RowModel, home
@@ -160,10 +161,10 @@ class Classifier(RowModel):
         self.to(chosen_device(device, x))
         return [(self._inward(x), y.to(self._device)) for x, y in pairs]
 
-    def _descend(self, data: list[Pair], size: int, **how: Any) -> None:
+    def _descend(self, data: list[Pair], how: Training) -> None:
         """Descend with Adam on batches of data[0], with data[1], if any, as validation."""
         held = data[1] if len(data) > 1 else None
-        self._train_in_batches(self._loss, data[0], held, size, one=is_small(data[0][0][:size]), most=STEPS, **how)
+        self._train_in_batches(self._loss, data[0], held, how, one=is_small(data[0][0][: how.size]), most=STEPS)
 
     def _loss(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean of −log p(y | x), in nats, and the accuracy."""
@@ -276,9 +277,8 @@ class ImageClassifier(Classifier):
             ConvergenceError: if the loss becomes NaN or infinite; the model has its last good state.
         """
         data = self._begin(x, y, validation, device, seed)
-        size = min(128 if batch_size is None else count(batch_size, "batch_size"), len(data[0][0]))
-        limits = {"epochs": epochs, "steps": steps, "checkpoint": checkpoint, "resume": resume}
-        self._descend(data, size, seed=seed, progress=progress, **limits)
+        arguments = {"seed": seed, "progress": progress, "checkpoint": checkpoint, "resume": resume}
+        self._descend(data, Training.of(len(data[0][0]), batch_size, 128, epochs=epochs, steps=steps, **arguments))
         return self
 
     def _check_form(self, form: Form) -> None:

@@ -10,8 +10,6 @@ from torch import Tensor
 from probdl.divergences.estimate import Estimate
 from probdl.families import Conditional, MeanFieldNormal, reparameterised, standard_normal_kl
 
-CHUNK = 4096  # rows that go through a network at once where no gradient is kept
-
 
 def elbo_terms(
     encoder: MeanFieldNormal, decoder: Conditional, u: Tensor, draws: int, generator: torch.Generator

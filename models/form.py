@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from probdl.access import tensor
+from probdl.models import tables
+from probdl.models.labels import Label, Labels
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Block(NamedTuple):
+    """The entries of a row that hold one column of categories, as zeros and a single one."""
+
+    column: Any
+    start: int
+    stop: int
+    classes: tuple[Label, ...]
 
 
 @dataclass(frozen=True)
@@ -20,33 +30,92 @@ class Form:
     """The form of the data that a model was fitted to.
 
     Attributes:
-        shape: the shape of one row.
+        shape: the shape of one row, as the model sees it: a column of categories counts as often as it has them.
         columns: the labels of a DataFrame's columns, or None.
         dtypes: their types.
         home: the device where the data were; results go back there.
+        categories: of each column the ``Labels``, or None where it holds numbers; None where all columns do.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"age": [31.0, 45.0, 27.0], "smokes": ["no", "yes", "no"]})
+        >>> form = Form.of(table, categories=True)
+        >>> form.shape, form.blocks[0].classes, form.check(table)[1].tolist()
+        ((3,), ('no', 'yes'), [45.0, 0.0, 1.0])
+        >>> form.dress(torch.tensor([[30.0, 0.2, 0.8]]), torch.float32)["smokes"].tolist()
+        ['yes']
     """
 
     shape: tuple[int, ...]
     columns: tuple[Any, ...] | None = None
     dtypes: tuple[str, ...] | None = None
     home: str = "cpu"
+    categories: tuple[Labels | None, ...] | None = None
 
     @classmethod
-    def of(cls, x: Any) -> Form:
-        """Return the form of array-like data of shape (n, ...)."""
-        shape = tuple(tensor(x, "x", dtype=None).shape[1:])
-        home = str(x.device) if isinstance(x, Tensor) else "cpu"
-        if not hasattr(x, "columns"):
-            return cls(shape, home=home)
-        if not x.columns.is_unique:
-            raise ValueError(f"x must have distinct columns; twice or more: {_twice(x.columns)}.")
-        return cls(shape, tuple(_label(c) for c in x.columns.tolist()), tuple(str(t) for t in x.dtypes), home)
+    def of(cls, x: Any, name: str = "x", *, categories: bool = False, missing: bool = False) -> Form:
+        """Return the form of array-like data of shape (n, ...).
 
-    def check(self, x: Any, name: str = "x") -> Tensor:
-        """Return ``x`` as a tensor (n, *shape), floating and finite, or say what is wrong with it."""
+        Args:
+            x: the data.
+            name: what to call it in errors.
+            categories: whether columns of a DataFrame may hold text or categories; as blocks of zeros and a one.
+            missing: whether entries may be missing (NaN or None).
+
+        Raises:
+            ValueError, TypeError: for data that cannot be used.
+        """
+        if not hasattr(x, "columns"):
+            home = str(x.device) if isinstance(x, Tensor) else "cpu"
+            return cls(tuple(tensor(x, name, dtype=None, missing=missing).shape[1:]), home=home)
+        if not x.columns.is_unique:
+            raise ValueError(f"{name} must have distinct columns; twice or more: {_twice(x.columns)}.")
+        columns, dtypes = tuple(_label(c) for c in x.columns.tolist()), tuple(str(t) for t in x.dtypes)
+        if not categories:
+            return cls(tuple(tensor(x, name, missing=missing).shape[1:]), columns, dtypes)
+        found = tuple(tables.classes_of(x[c], f"column {c!r} of {name}", missing) for c in x.columns)
+        plain = not any(found) and "object" not in dtypes
+        return cls((sum(map(_width, found)),), columns, dtypes, "cpu", None if plain else found)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Where in a row the columns of categories stand, in the order of the columns."""
+        found, start = [], 0
+        for column, labels in zip(self.columns or (), self.categories or ()):
+            if labels is not None:
+                found.append(Block(column, start, start + len(labels), labels.classes))
+            start += _width(labels)
+        return tuple(found)
+
+    @property
+    def entries(self) -> tuple[Any, ...] | None:
+        """The column from which each entry of a row comes, or None for data without columns."""
+        if self.columns is None:
+            return None
+        categories = self.categories or (None,) * len(self.columns)
+        return tuple(c for c, labels in zip(self.columns, categories) for _ in range(_width(labels)))
+
+    @property
+    def numeric(self) -> Tensor:
+        """Whether each entry of a row is a number, and none of a block; booleans of shape ``shape``."""
+        mask = torch.ones(self.shape, dtype=torch.bool)
+        for block in self.blocks:
+            mask[block.start : block.stop] = False
+        return mask
+
+    def check(self, x: Any, name: str = "x", *, missing: bool = False) -> Tensor:
+        """Return ``x`` as a tensor (n, *shape), floating and finite, or say what is wrong with it.
+
+        Args:
+            x: data of this form.
+            name: what to call it in errors.
+            missing: whether entries may be missing; they are NaN in the result, of a category in its whole block.
+        """
         if self.columns is not None and hasattr(x, "columns"):
             self._check_columns(tuple(_label(c) for c in x.columns.tolist()), name)
-        value = tensor(x, name, dtype=None)
+            if self.categories is not None:
+                return tables.numbers(x, self.categories, name, missing)
+        value = tensor(x, name, dtype=None, missing=missing)
         if tuple(value.shape[1:]) == self.shape:
             return value
         hint = f" Pass a single row as {name}[None]." if tuple(value.shape) == self.shape else ""
@@ -58,28 +127,28 @@ class Form:
         """Return rows as the data were: a DataFrame with the columns and their types, or a tensor at home.
 
         Args:
-            value: (n, *shape), in the data's units.
+            value: (n, *shape), in the data's units; of a block, the category with the largest entry is taken.
             dtype: of a tensor.
             index: of a DataFrame; None counts from 0.
             draws: whether the rows are data, whose whole-number columns are rounded, and not means, which are not.
         """
         if self.columns is None:
             return value.to(self.home, dtype)
-        import pandas as pd
-
-        table = pd.DataFrame(value.cpu().numpy(), columns=list(self.columns), index=index)
-        cast = (_as_type(table[c], kind, draws) for c, kind in zip(self.columns, self.dtypes or ()))
-        return pd.concat(cast, axis=1)
+        categories = self.categories or (None,) * len(self.columns)
+        return tables.dressed(value, self.columns, self.dtypes or (), categories, index, draws)
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return asdict(self)
+        classes = self.categories and [labels and labels.to_json() for labels in self.categories]
+        names = {"shape": self.shape, "columns": self.columns, "dtypes": self.dtypes, "home": self.home}
+        return {**names, "categories": classes}
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Form:
         """Return the form that ``to_json`` wrote; loaded models give their results on the CPU."""
         columns, dtypes = (None if found[k] is None else tuple(found[k]) for k in ("columns", "dtypes"))
-        return cls(tuple(found["shape"]), columns, dtypes)
+        classes = found["categories"] and tuple(c and Labels.from_json(c) for c in found["categories"])
+        return cls(tuple(found["shape"]), columns, dtypes, categories=classes)
 
     def _check_columns(self, columns: tuple[Any, ...], name: str) -> None:
         if columns != self.columns:
@@ -89,17 +158,8 @@ class Form:
             )
 
 
-def _as_type(column: pd.Series, dtype: str, draws: bool) -> pd.Series:
-    """Cast a column back; whole-number types only where the values are draws, not means."""
-    kind = dtype.lower()
-    if kind.startswith("float"):
-        return column.astype(dtype)
-    if not draws:
-        return column
-    if kind.startswith("bool"):
-        return (column > 0.5).astype(dtype)
-    limits = np.iinfo(kind)
-    return column.round().clip(max(limits.min, -(2**53)), min(limits.max, 2**53)).astype(dtype)
+def _width(labels: Labels | None) -> int:
+    return 1 if labels is None else len(labels)
 
 
 def _label(column: Any) -> Any:

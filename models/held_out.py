@@ -13,7 +13,7 @@ from probdl.processes import local_rank
 FEWEST = 20  # rows below which "auto" keeps none back: a tenth of fewer says nothing
 
 
-def split(x: Tensor, validation: Any, form: Form, seed: int) -> tuple[Tensor, Tensor | None]:
+def split(x: Tensor, validation: Any, form: Form, seed: int, missing: bool = False) -> tuple[Tensor, Tensor | None]:
     """Return the training rows and the validation rows.
 
     Args:
@@ -22,6 +22,7 @@ def split(x: Tensor, validation: Any, form: Form, seed: int) -> tuple[Tensor, Te
             False for nothing; or rows like ``x``.
         form: checks such rows.
         seed: draws which rows are kept back.
+        missing: whether entries of such rows may be missing.
 
     Raises:
         ValueError: for another text or number, or a fraction that leaves no row on either side.
@@ -34,7 +35,7 @@ def split(x: Tensor, validation: Any, form: Form, seed: int) -> tuple[Tensor, Te
         return (x, None) if len(x) < FEWEST else _share(x, 0.1, seed)
     if isinstance(validation, (int, float)):
         return _share(x, float(validation), seed)
-    return x, form.check(validation, "validation")
+    return x, form.check(validation, "validation", missing=missing)
 
 
 def _share(x: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

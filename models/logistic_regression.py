@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from probdl.errors import ConvergenceWarning
-from probdl.models.arguments import count
 from probdl.models.classifiers import Classifier, Pair
 from probdl.models.form import Form
 from probdl.models.labels import Labels
@@ -24,6 +23,7 @@ from probdl.models.logistic_findings import (
     outward,
     outward_stderr,
 )
+from probdl.models.network_model import Training
 from probdl.models.networks import is_small
 from probdl.models.newton import DENSE, LogisticLoss, Newton, coefficients_of, logits_of
 from probdl.models.units import Units
@@ -130,11 +130,11 @@ class LogisticRegression(Classifier):
         nothing = isinstance(validation, str) and validation == "auto"
         data = self._begin(x, y, None if nothing else validation, device, seed)
         limits = {"epochs": epochs, "steps": STEPS if epochs is None and steps is None else steps}
-        how = {"seed": seed, "progress": progress, "checkpoint": checkpoint, "resume": resume, **limits}
+        how: dict[str, Any] = {"seed": seed, "progress": progress, "checkpoint": checkpoint, "resume": resume, **limits}
         if batch_size is None:
             self._newton(data, **how)
         else:
-            self._descend(data, min(count(batch_size, "batch_size"), len(data[0][0])), **how)
+            self._descend(data, Training.of(len(data[0][0]), batch_size, 128, **how))
         self._conclude(data[0], whole=len(data) == 1)
         return self
 

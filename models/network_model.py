@@ -5,22 +5,73 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from probdl import files
-from probdl.loops import Descent, NotFiniteError, cosine, descend, one_thread
+from probdl.loops import Descent, NotFiniteError, cosine, descend, duel, one_thread
+from probdl.models.arguments import count
 from probdl.models.saved import check_header, history_from_json, history_to_json, load_tensors, rebuild
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Model = TypeVar("Model", bound="NetworkModel")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long a fit trains, in batches of how many rows, and where its state is kept: what ``fit`` was asked for.
+
+    Attributes:
+        epochs, steps: how long at most; None and None: as the model chooses.
+        size: rows in a batch, at most all.
+        seed: of the order of the rows and of the noise.
+        progress: whether to show a bar.
+        checkpoint, resume: as of ``descend``.
+    """
+
+    epochs: int | None
+    steps: int | None
+    size: int
+    seed: int
+    progress: bool | None
+    checkpoint: str | os.PathLike | None
+    resume: bool
+
+    @classmethod
+    def of(
+        cls, rows: int, batch_size: int | None, default: int, *, epochs: int | None, steps: int | None, **how: Any
+    ) -> Training:
+        """Return what ``fit`` was asked for; a batch is never larger than all training rows.
+
+        Args:
+            rows: that train.
+            batch_size: None: ``default``.
+            default: the model's own.
+            epochs, steps, how: the other attributes.
+        """
+        size = default if batch_size is None else count(batch_size, "batch_size")
+        return cls(epochs, steps, min(size, rows), **how)
+
+    def steps_at_most(self, rows: int, otherwise: int, batches: float = 1) -> int:
+        """Return the number of steps, each of which takes so many ``batches`` of ``rows``; None and None: otherwise."""
+        if self.epochs is None:
+            return otherwise if self.steps is None else self.steps
+        of_epochs = max(1, round(count(self.epochs, "epochs") * math.ceil(rows / self.size) / batches))
+        return of_epochs if self.steps is None else min(of_epochs, self.steps)
+
+    @property
+    def loop(self) -> dict[str, Any]:
+        """The arguments that the loops take as they are."""
+        names = ("seed", "progress", "checkpoint", "resume")
+        return {"batch_size": self.size, **{name: getattr(self, name) for name in names}}
 
 
 class NetworkModel(nn.Module, ABC):
@@ -101,9 +152,12 @@ class NetworkModel(nn.Module, ABC):
             one: whether to run on one thread, which is fastest for small batches and recurrent networks.
             how: further arguments of ``descend``.
         """
+        return self._run(lambda: descend(self, loss, data, identity=self._identity(), **how), one)
+
+    def _run(self, loop: Callable[[], Descent], one: bool) -> Descent:
         with one_thread(one):
             try:
-                return self._learnt(descend(self, loss, data, identity=self._identity(), **how))
+                return self._learnt(loop())
             except NotFiniteError as error:
                 self._learnt(error.descent)
                 raise
@@ -113,38 +167,61 @@ class NetworkModel(nn.Module, ABC):
         loss: Any,
         train: Sequence[Tensor],
         held: Sequence[Tensor] | None,
-        size: int,
+        how: Training,
         *,
         one: bool,
-        epochs: int | None,
-        steps: int | None,
         most: int,
-        **how: Any,
+        **more: Any,
     ) -> None:
         """Descend in batches by the model's own ``learning_rate``, ``decay``, ``patience`` and ``clip``.
 
         Args:
             loss: as ``descend`` takes it.
             train, held: tensors of training rows, and of validation rows or None.
-            size: rows in a batch.
+            how: of ``fit``; where it names neither epochs nor steps, ``most`` steps.
             one: as of ``_train``.
-            epochs, steps: of ``fit``; where both are None, ``most`` steps.
-            how: further arguments of ``descend``.
+            more: further arguments of ``descend``.
         """
-        self._train(
-            loss,
-            train,
-            one=one,
-            validation=held,
-            batch_size=size,
-            epochs=epochs,
-            steps=most if epochs is None and steps is None else steps,
-            learning_rate=cosine(self.learning_rate) if self.decay else self.learning_rate,
-            patience=self.patience or max(5, math.ceil(1000 * size / len(train[0]))),
-            clip=self.clip,
-            **how,
-        )
+        arguments: dict[str, Any] = {
+            "epochs": how.epochs,
+            "steps": most if how.epochs is None and how.steps is None else how.steps,
+            "learning_rate": cosine(self.learning_rate) if self.decay else self.learning_rate,
+            "patience": self.patience or max(5, math.ceil(1000 * how.size / len(train[0]))),
+            "clip": self.clip,
+            **how.loop,
+            **more,
+        }
+        self._train(loss, train, one=one, validation=held, **arguments)
         self.message += "" if held else "; nothing was held out to stop early"
+
+    def _duel_in_batches(
+        self,
+        critic: nn.Module,
+        generator: nn.Module,
+        critic_loss: Any,
+        generator_loss: Any,
+        train: Sequence[Tensor],
+        how: Training,
+        *,
+        one: bool,
+        most: int,
+        critic_steps: int | Callable[[int], int] = 1,
+        **more: Any,
+    ) -> Descent:
+        """Let two parts of the model duel in batches; an epoch has been when both have seen as many batches as rows.
+
+        Args:
+            critic, generator, critic_loss, generator_loss, critic_steps: as ``duel`` takes them.
+            train: tensors of training rows.
+            how: of ``fit``; where it names neither epochs nor steps, ``most`` steps of the generator.
+            one: as of ``_train``.
+            more: further arguments of ``duel``.
+        """
+        each = critic_steps if isinstance(critic_steps, int) else critic_steps(10**9)
+        steps = how.steps_at_most(len(train[0]), most, 1 + each)
+        players = (critic, generator, critic_loss, generator_loss)
+        arguments = {"steps": steps, "critic_steps": critic_steps, "identity": self._identity(), **how.loop, **more}
+        return self._run(lambda: duel(*players, train, **arguments), one)
 
     def _identity(self) -> dict[str, Any]:
         """Return what the model is, but for its weights, as JSON can hold it."""

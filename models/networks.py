@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -46,6 +47,32 @@ def chosen_decoder(inputs: int, shape: Sequence[int], hidden: Sequence[int] | No
     if is_image(shape):
         return TransposedCNN(inputs, shape, channels=hidden or (32, 64))
     return MLP(inputs, tuple(shape), hidden=(128, 128) if hidden is None else tuple(hidden)[::-1])
+
+
+def joined(x: Tensor, c: Tensor | None) -> Tensor:
+    """Return rows and their condition as one input: further channels of an image, further entries of other rows.
+
+    Args:
+        x: rows (n, ...), or codes (n, d).
+        c: (n, k), or None.
+
+    Returns:
+        ``x`` itself without a condition; else (n, *joined_shape(x.shape[1:], k)).
+    """
+    if c is None:
+        return x
+    if is_image(x.shape[1:]):
+        return torch.cat([x, c[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
+    return torch.cat([x.flatten(1), c], 1)
+
+
+def joined_shape(shape: Sequence[int], size: int) -> tuple[int, ...]:
+    """Return the shape of a row with its condition of ``size`` numbers, as ``joined`` makes it."""
+    if size == 0:
+        return tuple(shape)
+    if is_image(shape):
+        return (shape[0] + size, *shape[1:])
+    return (math.prod(shape) + size,)
 
 
 def check_images(shape: Sequence[int], other: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ class RowModel(NetworkModel):
     Args:
         networks, dtype: as of ``NetworkModel``.
     """
+
+    MISSING: ClassVar[bool] = False  # whether entries of a row may be missing (NaN)
 
     def __init__(self, networks: dict[str, nn.Module | None], dtype: torch.dtype) -> None:
         super().__init__(networks, dtype)
@@ -45,10 +47,13 @@ class RowModel(NetworkModel):
 
     def _inward(self, x: Any) -> Tensor:
         """Return rows as the networks take them: checked, standardised, on their device."""
-        form, units = self._rows("this")
-        rows = form.check(x)
+        rows = self._rows("this")[0].check(x, missing=self.MISSING)
         self._check_support(rows)
-        return units.inward(rows).to(self._device, self.dtype)
+        return self._standardised(rows)
+
+    def _standardised(self, rows: Tensor) -> Tensor:
+        """Return rows that were checked in standardised units, on the networks' device."""
+        return self._rows("this")[1].inward(rows).to(self._device, self.dtype)
 
 
 def home(x: Any) -> torch.device:

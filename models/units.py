@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from probdl.models.form import Form
 
 WAYS = ("auto", "shared", "column", "none")
 
@@ -39,25 +43,37 @@ class Units(nn.Module):
         self.register_buffer("scale", scale)
 
     @classmethod
-    def of(cls, x: Tensor, how: str = "auto") -> Units:
+    def of(cls, x: Tensor, how: str = "auto", form: Form | None = None, plain: Tensor | None = None) -> Units:
         """Return the units of training rows.
 
         Args:
-            x: (n, ...).
+            x: (n, ...); NaN is a missing entry.
             how: "shared", one mean and one standard deviation for all entries, keeps the contrast of an image and its
                 constant pixels; "column", one for each entry, makes columns of a table comparable; "none"; "auto" is
                 "column" for tables (n, d) or (n,), and "shared" for anything with more dimensions.
+            form: of the rows; its blocks of categories keep their zeros and ones, and its columns are named in errors.
+            plain: which further entries of a row stay as they are, booleans of its shape.
 
         Raises:
-            ValueError: if a standard deviation is zero.
+            ValueError: if a standard deviation is zero, or a column has no entry.
         """
         shape = tuple(x.shape[1:])
         if how == "none":
             return cls.plain(shape)
         each = how == "column" or (how == "auto" and x.ndim <= 2)
-        _check_spread(x, each)
-        shift, scale = (x.mean(0), x.std(0, correction=0)) if each else (x.mean(), x.std(correction=0))
-        return cls(shift.double(), scale.double(), shape)
+        keep = torch.zeros(shape, dtype=torch.bool) if plain is None else plain.cpu()
+        keep = keep if form is None else keep | ~form.numeric
+        if not keep.any():
+            _check_spread(x, each, None if form is None else form.entries)
+            shift, scale = _moments(x, each)
+            return cls(shift.double(), scale.double(), shape)
+        units, some = cls.plain(shape, each=True).to(x.device), ~keep.to(x.device)
+        if some.any():
+            names = None if form is None or form.entries is None else [e for e, k in zip(form.entries, keep) if not k]
+            _check_spread(x[:, some], each, names)
+            shift, scale = _moments(x[:, some], each)
+            units.shift[some], units.scale[some] = shift.double(), scale.double()
+        return units
 
     @classmethod
     def plain(cls, shape: tuple[int, ...], each: bool = False) -> Units:
@@ -80,14 +96,33 @@ class Units(nn.Module):
         return -float(self.scale.double().log().sum()) * repeats
 
 
-def _check_spread(x: Tensor, each: bool) -> None:
+def _moments(x: Tensor, each: bool) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of what is not missing, of each entry or of all."""
+    if not x.isnan().any():
+        return (x.mean(0), x.std(0, correction=0)) if each else (x.mean(), x.std(correction=0))
+    mean = x.nanmean(0) if each else x.nanmean()
+    squares = (x - mean).square()
+    return mean, (squares.nanmean(0) if each else squares.nanmean()).sqrt()
+
+
+def _check_spread(x: Tensor, each: bool, names: Sequence[Any] | None) -> None:
     """Raise where all rows are equal: a normal density there is unbounded."""
-    equal = x.amax(0) == x.amin(0) if each else x.max() == x.min()
-    where = equal.reshape(-1).nonzero().flatten().tolist()
-    if where and (not each or x.ndim == 1):
+    high, low = x.nan_to_num(nan=-math.inf).amax(0), x.nan_to_num(nan=math.inf).amin(0)
+    if (empty := (high < low)).any():
+        columns = _named(empty, names)
+        raise ValueError(f"x must have an entry in every column; all training rows lack columns {columns}. Drop them.")
+    equal = high == low if each else high.max() == low.min()
+    where = equal.reshape(-1)
+    if where.any() and (not each or x.ndim == 1):
         raise ValueError("x must vary; all its training values are equal, and there is nothing to learn.")
-    if where:
+    if where.any():
         raise ValueError(
-            f"x must vary in every column; constant in the training rows: columns {where[:10]} of {equal.numel()}. "
-            "Drop them, or pass standardise='shared' for one scale of all columns, as pixels have."
+            f"x must vary in every column; constant in the training rows: columns {_named(where, names)} of "
+            f"{where.numel()}. Drop them, or pass standardise='shared' for one scale of all columns, as pixels have."
         )
+
+
+def _named(where: Tensor, names: Sequence[Any] | None) -> list[Any]:
+    """Return the first ten entries that are marked, by their columns' names if they have any."""
+    found = where.reshape(-1).nonzero().flatten().tolist()[:10]
+    return found if names is None else [names[i] for i in found]

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from probdl.divergences.estimate import Estimate
 from probdl.families import BernoulliHead, Conditional, MeanFieldNormal, NormalHead, reparameterised
-from probdl.loops import NotFiniteError, batches
+from probdl.loops import batches
 from probdl.models.arguments import count, one_of
-from probdl.models.elbo import CHUNK, elbo_estimate, elbo_terms, importance_estimate, log_weights
+from probdl.models.elbo import elbo_estimate, elbo_terms, importance_estimate, log_weights
 from probdl.models.form import Form
-from probdl.models.held_out import chosen_device, split
+from probdl.models.generative import CHUNK, Encoding, GenerativeModel
+from probdl.models.network_model import Training
 from probdl.models.networks import check_network, chosen_decoder, chosen_encoder, is_small
-from probdl.models.row_model import RowModel, home
-from probdl.models.units import WAYS, Units
+from probdl.models.row_model import home
+from probdl.models.units import Units
+from probdl.models.unsupervised import Batch
 from probdl.nn import seeded
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 HEADS: dict[str, type[Conditional]] = {"gaussian": NormalHead, "bernoulli": BernoulliHead}
 STEPS = 20_000
 
 
-class VAE(RowModel):
+class VAE(Encoding, GenerativeModel):
     r"""A latent variable model fitted together with an approximation to its posterior.
 
     .. math:: \log p(x) ≥ E_{q(z|x)} \log p(x | z) - \mathrm{KL}(q(z | x) ‖ p(z)), \qquad p(z) = N(0, I).
@@ -89,10 +87,9 @@ class VAE(RowModel):
         patience: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__({"encoder": encoder, "decoder": decoder}, dtype)
+        super().__init__({"encoder": encoder, "decoder": decoder}, dtype, standardise=standardise)
         self.latent_dim, self.draws = count(latent_dim, "latent_dim"), count(draws, "draws")
         self.likelihood = one_of(likelihood, ("auto", *HEADS), "likelihood")
-        self.standardise = one_of(standardise, WAYS, "standardise")
         self.hidden = None if hidden is None else tuple(hidden)
         self.patience = None if patience is None else count(patience, "patience")
         self.learning_rate, self.decay = learning_rate, decay
@@ -100,118 +97,29 @@ class VAE(RowModel):
         self.encoder: MeanFieldNormal | None = None
         self.decoder: Conditional | None = None
 
-    def fit(
-        self,
-        x: Any,
-        y: None = None,
-        *,
-        epochs: int | None = None,
-        steps: int | None = None,
-        batch_size: int | None = None,
-        validation: Any = "auto",
-        device: str | torch.device = "auto",
-        seed: int = 0,
-        progress: bool | None = None,
-        checkpoint: str | os.PathLike | None = None,
-        resume: bool = False,
-    ) -> VAE:
-        """Fit to the rows of ``x``, anew each time; networks that were passed start from the weights they came with.
+    def _study(self, train: Tensor, held: Tensor | None) -> None:
+        self.family = self._chosen(train, held)
+        super()._study(train, held)
+        if self.family == "bernoulli":
+            self.units = Units.plain(self._form.shape)
 
-        Args:
-            x: array-like (n, ...): a table, or images (n, c, h, w).
-            y: must be None; a VAE learns from ``x`` alone.
-            epochs, steps: how long at most; None: 20,000 steps.
-            batch_size: rows in a step; None: 128.
-            validation: "auto" keeps a tenth back (nothing of fewer than 20 rows), stops when the bound on it no
-                longer rises, and returns to the best epoch; a fraction; rows of your own; or None: all rows train,
-                and the fit runs to its end.
-            device: where to compute; "auto": a GPU if ``x`` is there or one is found, else the CPU.
-            seed: of the initial weights, the rows kept back, the order of rows and the noise.
-            progress: whether to show a bar; None: where stderr is a terminal.
-            checkpoint: a file that holds the whole state of the fit, written every minute and at its end.
-            resume: whether to go on from the checkpoint, if it is there; the result is that of an uninterrupted fit.
-
-        Returns:
-            The model, in eval mode. Ctrl-C stops the fit with a ``ConvergenceWarning``, and the model is usable with
-            what it has learnt; ``message`` says how the fit ended, and ``history`` has a row an epoch, its losses in
-            nats for one row in the data's units.
-
-        Raises:
-            ValueError, TypeError: for data or arguments that cannot be used.
-            ConvergenceError: if the loss becomes NaN or infinite; the model has its last good state.
-        """
-        if y is not None:
-            raise ValueError("y must be None: a VAE learns from x alone. Put further columns into x.")
-        form = Form.of(x)
-        train, held = split(form.check(x), validation, form, seed)
-        family = self._family(train, held)
-        units = Units.of(train, self.standardise) if family == "gaussian" else Units.plain(form.shape)
-        self._assemble(form, units, family, seed)
-        self.to(chosen_device(device, x))
-        data = [self._inward(rows) for rows in (train, held) if rows is not None]
-        size = min(128 if batch_size is None else count(batch_size, "batch_size"), len(train))
+    def _learn(self, train: Batch, held: Batch | None, how: Training) -> None:
+        one = is_small(train[0][: how.size])
         try:
-            self._train_in_batches(
-                self._loss(),
-                (data[0],),
-                (data[1],) if len(data) > 1 else None,
-                size,
-                one=is_small(data[0][:size]),
-                epochs=epochs,
-                steps=steps,
-                most=STEPS,
-                seed=seed,
-                progress=progress,
-                checkpoint=checkpoint,
-                resume=resume,
-            )
-        except NotFiniteError:
-            self._finish(data, seed)
-            raise
-        return self._finish(data, seed)
+            self._train_in_batches(self._loss(), train, held, how, one=one, most=STEPS)
+        finally:
+            if self.fitted:
+                self._finish(train, how.seed)
 
-    def sample(self, n: int, *, mean: bool = False, seed: int = 0) -> Tensor | pd.DataFrame:
-        """Draw ``n`` rows from the model, z from the prior and x given z; in the data's units and form.
+    def _draws(self, n: int, c: Tensor | None, mean: bool, noise: torch.Generator) -> Tensor:
+        decoder, z = self._parts("sample")[3], self._prior(n, noise, self.latent_dim)
+        return decoder(z).mean if mean else decoder.draw(z, noise)
 
-        Args:
-            n: the number of rows.
-            mean: whether to return the decoder's mean for each z, without its noise.
-            seed: of the draws.
+    def _code(self, u: Tensor, c: Tensor | None) -> Tensor:
+        return self._parts("encode")[2](u).mean
 
-        Returns:
-            (n, ...) on the device where the data of ``fit`` were, or a DataFrame if ``fit`` got one.
-
-        Raises:
-            ValueError: before ``fit``, or if ``n`` is not a positive integer.
-        """
-        form, units, _, decoder = self._parts("sample")
-        noise, shape = self._noise(seed), (count(n, "n"), self.latent_dim)
-        z = torch.randn(shape, generator=noise, dtype=self.dtype, device=noise.device)
-        with self._quietly():
-            rows = [decoder(c).mean if mean else decoder.draw(c, noise) for c in z.split(CHUNK)]
-        return form.dress(units.outward(torch.cat(rows)), self.dtype, draws=not mean)
-
-    def encode(self, x: Any) -> Tensor:
-        """Return the mean of q(z | x) for each row, (n, latent_dim); deterministic.
-
-        Raises:
-            ValueError, TypeError: before ``fit``, or for rows unlike those of ``fit``.
-        """
-        encoder = self._parts("encode")[2]
-        with self._quietly():
-            return torch.cat([encoder(u).mean for u in self._inward(x).split(CHUNK)]).to(home(x))
-
-    def reconstruct(self, x: Any) -> Tensor | pd.DataFrame:
-        """Return the decoder's mean at ``encode(x)``, of x's shape and in its units; deterministic.
-
-        Raises:
-            ValueError, TypeError: before ``fit``, or for rows unlike those of ``fit``.
-        """
-        _, units, encoder, decoder = self._parts("reconstruct")
-        with self._quietly():
-            rows = [decoder(encoder(u).mean).mean for u in self._inward(x).split(CHUNK)]
-        index = x.index if hasattr(x, "columns") else None
-        return Form.of(x).dress(units.outward(torch.cat(rows)), self.dtype, index=index)
+    def _back(self, z: Tensor, c: Tensor | None) -> Tensor:
+        return self._parts("reconstruct")[3](z).mean
 
     def log_likelihood(self, x: Any, draws: int = 100, *, seed: int = 0) -> Estimate:
         r"""Estimate log p(x) of each row by importance weighting with the encoder.
@@ -261,31 +169,32 @@ class VAE(RowModel):
             raise ValueError("scale is a Gaussian decoder's; this model has likelihood 'bernoulli'.")
         return decoder.variance.double().sqrt() * units.scale
 
-    def _family(self, *rows: Tensor | None) -> str:
+    def _chosen(self, *rows: Tensor | None) -> str:
         """Return the likelihood's name, after a look at the data if it is "auto"."""
         if self.likelihood != "auto":
             return self.likelihood
         return "bernoulli" if all(is_binary(x) for x in rows if x is not None) else "gaussian"
 
-    def _assemble(self, form: Form, units: Units, family: str, seed: int) -> None:
+    def _build(self, seed: int) -> None:
         """Put the families around the networks that were passed, or around new ones."""
+        shape = self._form.shape
         encoder, decoder = (self._restarted(name) for name in ("encoder", "decoder"))
         if encoder is not None:
-            check_network(encoder, "encoder", form.shape, (2 * self.latent_dim,), "mean and raw scale")
+            check_network(encoder, "encoder", shape, (2 * self.latent_dim,), "mean and raw scale")
         if decoder is not None:
-            check_network(decoder, "decoder", (self.latent_dim,), form.shape, "the shape of a row")
+            check_network(decoder, "decoder", (self.latent_dim,), shape, "the shape of a row")
         with seeded(seed):
-            encoder = encoder if encoder is not None else chosen_encoder(form.shape, 2 * self.latent_dim, self.hidden)
-            decoder = decoder if decoder is not None else chosen_decoder(self.latent_dim, form.shape, self.hidden)
-        self.form, self.units, self.family = form, units, family
+            encoder = encoder if encoder is not None else chosen_encoder(shape, 2 * self.latent_dim, self.hidden)
+            decoder = decoder if decoder is not None else chosen_decoder(self.latent_dim, shape, self.hidden)
         self.encoder = MeanFieldNormal(encoder).to(self.dtype)
-        self.decoder = HEADS[family](decoder).to(self.dtype)
+        self.decoder = HEADS[self.family](decoder).to(self.dtype)
 
     def _found(self) -> dict[str, Any]:
         return {**super()._found(), "family": self.family}
 
     def _rebuild(self, found: dict[str, Any]) -> None:
-        self._assemble(*self._form_and_units(found), found["family"], seed=0)
+        self.family = found["family"]
+        super()._rebuild(found)
 
     def _loss(self) -> Callable[[tuple[Tensor, ...], torch.Generator], tuple[Tensor, dict[str, Tensor]]]:
         """Return the negative bound in the data's units, a function of a batch and a generator."""
@@ -299,19 +208,18 @@ class VAE(RowModel):
 
         return loss
 
-    def _finish(self, data: list[Tensor], seed: int) -> VAE:
+    def _finish(self, train: Batch, seed: int) -> None:
         """Fix what training left open (the decoder's scale), given the training rows."""
         _, _, encoder, decoder = self._parts("fit")
         # With n draws in all, the error of the variance costs 1/(2n) nats a row.
-        noise, passes = self._noise(seed), math.ceil(5000 / len(data[0]))
+        noise, passes = self._noise(seed), math.ceil(5000 / len(train[0]))
         with torch.no_grad():
             decoder.settle(
                 (rows, reparameterised(encoder(rows), noise, 1)[0])
                 for _ in range(passes)
-                for (rows,) in batches((data[0],), CHUNK)
+                for (rows,) in batches(train, CHUNK)
             )
         self.message = f"{self.family} likelihood; {self.message}"
-        return self
 
     def _check_support(self, x: Tensor) -> None:
         if self.family == "bernoulli" and not is_binary(x):

@@ -98,13 +98,14 @@ class Draws:
         return self.x.shape[1]
 
 
-def tensor(x: Any, name: str, *, dtype: torch.dtype | None = torch.float64) -> Tensor:
+def tensor(x: Any, name: str, *, dtype: torch.dtype | None = torch.float64, missing: bool = False) -> Tensor:
     """Return array-like ``x`` as a finite, non-empty floating tensor of at least one dimension.
 
     Args:
         x: torch tensor, NumPy array, pandas DataFrame or Series, or nested list of numbers.
         name: what to call the argument in errors.
         dtype: the floating type to return; None keeps a floating type and makes float64 of the rest.
+        missing: whether NaN stands for an entry that is missing, and may stay.
 
     Raises:
         TypeError: for object, string, complex or date arrays.
@@ -119,9 +120,9 @@ def tensor(x: Any, name: str, *, dtype: torch.dtype | None = torch.float64) -> T
         raise ValueError(f"{name} is empty: its shape is {tuple(value.shape)}. Pass at least one row and one column.")
     value = value.detach()
     value = value.to(dtype or (value.dtype if value.is_floating_point() else torch.float64))
-    bad = int((~torch.isfinite(value)).sum())
+    bad = int((torch.isinf(value) if missing else ~torch.isfinite(value)).sum())
     if bad:
-        nans = int(torch.isnan(value).sum())
+        nans = 0 if missing else int(torch.isnan(value).sum())
         raise ValueError(
             f"{name} must be finite; got {nans} NaN and {bad - nans} infinite of {value.numel()} values. "
             "Drop or impute them first."

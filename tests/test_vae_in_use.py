@@ -246,7 +246,7 @@ BAD = [
     (3.0, TypeError, "x must be array-like"),
     (np.array([["a", "b"]]), TypeError, "x must hold numbers"),
     (np.array([[1, None]], dtype=object), TypeError, "x must hold numbers"),
-    (pd.DataFrame({"a": [1.0, 2], "b": ["u", "v"]}), TypeError, r"not numeric: b"),
+    (pd.DataFrame({"a": [1.0, 2], "b": pd.to_datetime(["2020", "2021"])}), TypeError, "column .b. of x holds dates"),
     (pd.DataFrame(np.eye(4)[:, :2], columns=["a", "a"]), ValueError, "distinct columns; twice or more: .'a'"),
     ([[1.0, 2.0], [3.0]], ValueError, "x must be a rectangular array"),
     (torch.ones(30, 3) * torch.tensor([1.0, 2.0, 3.0]), ValueError, "constant in the training rows: columns"),

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from probdl.models.arguments import count, one_of
 from probdl.models.held_out import chosen_device
 from probdl.models.labels import Labels
-from probdl.models.network_model import NetworkModel
+from probdl.models.network_model import NetworkModel, Training
 from probdl.models.networks import is_image, is_small_step
 from probdl.models.pairs import is_pair, parts
 from probdl.models.sequences.frames import Frames, are_tokens, as_list, padded_frames
@@ -151,21 +151,10 @@ class LabelledSequences(NetworkModel):
             ConvergenceError: if the loss becomes NaN or infinite; the model has its last good state.
         """
         train, held = self._begin(x, y, validation, chosen_device(device, None), seed)
-        size = min(64 if batch_size is None else count(batch_size, "batch_size"), len(train[0]))
-        self._train_in_batches(
-            self._loss,
-            train,
-            held,
-            size,
-            one=is_small_step(train[0].device, size, self.hidden),
-            epochs=epochs,
-            steps=steps,
-            most=STEPS,
-            seed=seed,
-            progress=progress,
-            checkpoint=checkpoint,
-            resume=resume,
-        )
+        arguments = {"seed": seed, "progress": progress, "checkpoint": checkpoint, "resume": resume}
+        how = Training.of(len(train[0]), batch_size, 64, epochs=epochs, steps=steps, **arguments)
+        one = is_small_step(train[0].device, how.size, self.hidden)
+        self._train_in_batches(self._loss, train, held, how, one=one, most=STEPS)
         return self
 
     @property

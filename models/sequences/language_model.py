@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from probdl.divergences.estimate import Estimate
 from probdl.models.arguments import count, one_of
 from probdl.models.held_out import FEWEST, chosen_device
-from probdl.models.network_model import NetworkModel
+from probdl.models.network_model import NetworkModel, Training
 from probdl.models.networks import is_small_step
 from probdl.models.sequences.blocks import block_mean
 from probdl.models.sequences.reader import CELLS, Reader, checked_dropout
@@ -175,17 +175,11 @@ class LanguageModel(NetworkModel):
                 self._loss,
                 tuple(t.to(device) for t in rows),
                 None if held_rows is None else tuple(t.to(device) for t in held_rows),
-                size,
+                Training(epochs, steps, size, seed, progress, checkpoint, resume),
                 one=is_small_step(device, size, self.hidden),
-                epochs=epochs,
-                steps=steps,
                 most=STEPS,
                 shuffle=not streams,
-                seed=seed,
-                progress=progress,
                 precision=precision,
-                checkpoint=checkpoint,
-                resume=resume,
             )
         finally:
             self._carry(0)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from probdl.divergences.estimate import Estimate
 from probdl.models.arguments import count, one_of
 from probdl.models.held_out import chosen_device
-from probdl.models.network_model import NetworkModel
+from probdl.models.network_model import NetworkModel, Training
 from probdl.models.networks import is_small_step
 from probdl.models.pairs import is_pair, parts
 from probdl.models.scores import Proportion, proportion
@@ -142,21 +142,10 @@ class Writer(NetworkModel):
             ConvergenceError: if the loss becomes NaN or infinite; the model has its last good state.
         """
         train, held = self._begin(x, y, validation, chosen_device(device, x), seed)
-        size = min(64 if batch_size is None else count(batch_size, "batch_size"), len(train[0]))
-        self._train_in_batches(
-            self._loss,
-            train,
-            held,
-            size,
-            one=is_small_step(train[0].device, size, self.hidden),
-            epochs=epochs,
-            steps=steps,
-            most=STEPS,
-            seed=seed,
-            progress=progress,
-            checkpoint=checkpoint,
-            resume=resume,
-        )
+        arguments = {"seed": seed, "progress": progress, "checkpoint": checkpoint, "resume": resume}
+        how = Training.of(len(train[0]), batch_size, 64, epochs=epochs, steps=steps, **arguments)
+        one = is_small_step(train[0].device, how.size, self.hidden)
+        self._train_in_batches(self._loss, train, held, how, one=one, most=STEPS)
         return self
 
     def predict(self, x: Any, *, beams: int = 1) -> list[Any]:
