@@ -88,7 +88,7 @@ class UnsupervisedModel(RowModel):
         if y is not None:
             hint = "Pass labels as condition=." if self.CONDITIONAL else "Put further columns into x."
             raise ValueError(f"y must be None: a {type(self).__name__} learns from x alone. {hint}")
-        form = Form.of(x, categories=True, missing=self.MISSING)
+        form = self._form_of(x)
         rows = form.check(x, missing=self.MISSING)
         with self._or_as_before():
             self.form = form
@@ -101,6 +101,10 @@ class UnsupervisedModel(RowModel):
         self.to(chosen_device(device, x))
         self._learn(self._placed(train), None if held is None else self._placed(held), how)
         return self
+
+    def _form_of(self, x: Any) -> Form:
+        """Return the form of the data that ``fit`` got, or raise for data that cannot be used."""
+        return Form.of(x, categories=True, missing=self.MISSING)
 
     def _study(self, train: Tensor, held: Tensor | None) -> None:
         """Find what the model needs to know of the data, at least ``units``; raise for data that it cannot take.

@@ -102,17 +102,19 @@ class Decoder(nn.Module):
             h, weights = self.attention(h, given.memory, given.own)
         return torch.log_softmax(self.out(h), -1), Given(state, given.memory, given.own), weights
 
-    def log_prob(self, given: Given, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def log_prob(self, given: Given, tokens: Tensor, lengths: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Return log p of sequences with their ends, (n,), in nats; each token is given the true ones before it.
 
         Args:
             given: for n sequences.
             tokens: (n, T); what stands beyond a length does not matter.
             lengths: (n,), of the sequences without their ends, at most T.
+            hidden: booleans (n, T), which tokens are not seen by those that come after them; None: all are.
         """
         place = torch.arange(tokens.shape[1] + 1, device=tokens.device)
         targets = pad(tokens, (0, 1)).masked_fill(place >= lengths[:, None], self.end)
-        before = pad(targets[:, :-1], (1, 0), value=self.end)
+        seen = targets[:, :-1] if hidden is None else targets[:, :-1].masked_fill(hidden, self.end)
+        before = pad(seen, (1, 0), value=self.end)
         log_p = self(given, before)[0].gather(2, targets[..., None])[..., 0]
         return (log_p * (place <= lengths[:, None])).sum(1)
 
