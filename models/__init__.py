@@ -15,6 +15,7 @@ a loop (``probdl.loops``).
   ``regression``.
 - ``GaussianProcessClassifier``, ``GaussianProcessRegressor``: functions with a prior, seen through labels or noise; by
   expectation propagation. Their covariance functions are in ``kernels``.
+- ``evaluate``: how far the samples of any of them are from held-out rows, measure by measure; in the room ``judging``.
 
 The parts that models share: ``network_model`` (training, eval mode, save and load), ``row_model`` (the same for rows
 of one form), ``form`` (shape and columns of the data), ``labels`` (classes and their indices), ``units``
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from probdl.models.classifiers import ImageClassifier
     from probdl.models.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
     from probdl.models.glm import GLM
+    from probdl.models.judging.evaluate import evaluate
     from probdl.models.logistic_regression import LogisticRegression
     from probdl.models.sequences.captioner import Captioner
     from probdl.models.sequences.classifier import SequenceClassifier
@@ -50,6 +52,7 @@ __all__ = [
     "SequenceClassifier",
     "SequenceTagger",
     "VAE",
+    "evaluate",
 ]
 
 _HOME = {
@@ -64,6 +67,7 @@ _HOME = {
     "SequenceClassifier": "probdl.models.sequences.classifier",
     "SequenceTagger": "probdl.models.sequences.tagger",
     "VAE": "probdl.models.vae",
+    "evaluate": "probdl.models.judging.evaluate",
 }
 
 
