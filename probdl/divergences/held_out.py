@@ -144,7 +144,7 @@ def learn(
         )
 
 
-def scores(network: nn.Module, x: Tensor) -> Tensor:
+def scores(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Return the critic's value at each row, shape (n,)."""
     out = network(x)
     if out.shape not in ((len(x),), (len(x), 1)):

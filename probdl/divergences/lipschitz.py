@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from probdl.divergences.held_out import Critic, scores
 from probdl.nn import MLP
 
+Function = Callable[[Tensor], Tensor]
 CONTRACTIONS = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.ELU, nn.Identity, nn.Flatten)
 
 
-def gradient_norms(critic: nn.Module, points: Tensor, create_graph: bool = False) -> Tensor:
+def gradient_norms(critic: Function, points: Tensor, create_graph: bool = False) -> Tensor:
     """Return the Euclidean norm of the critic's gradient at each row."""
     with torch.enable_grad():
         points = points.detach().requires_grad_()
         gradient = torch.autograd.grad(scores(critic, points).sum(), points, create_graph=create_graph)[0]
-    return gradient.flatten(1).norm(dim=1)
+    return gradient.reshape(len(points), -1).norm(dim=1)
 
 
 def between(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -25,19 +28,23 @@ def between(x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     return share * x + (1 - share) * y
 
 
-def gradient_penalty(critic: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+def gradient_penalty(
+    critic: Function, x: Tensor, y: Tensor, generator: torch.Generator, *, two_sided: bool = False
+) -> Tensor:
     r"""Return how far the slope of a critic exceeds 1 between the rows of two batches.
 
     .. math:: E\,(|\nabla f(\varepsilon X + (1 - \varepsilon) Y)| - 1)_+^2, \quad \varepsilon \sim U(0, 1)
         \text{ for each row}
 
-    Slopes below 1 cost nothing, since a function of the dual of :math:`W_1` may have them.
+    Slopes below 1 cost nothing, since a function of the dual of :math:`W_1` may have them; two-sided, they cost as much
+    as those above.
 
     Args:
         critic: maps rows (n, ...) to (n,) or (n, 1).
         x: a batch of shape (n, ...).
         y: another of the same shape; neither gets a gradient.
         generator: of ε, on the device of x.
+        two_sided: whether :math:`(|\nabla f| - 1)^2` counts below 1 too, as Gulrajani et al. have it.
 
     Returns:
         A scalar with a graph to the critic's parameters.
@@ -58,7 +65,8 @@ def gradient_penalty(critic: nn.Module, x: Tensor, y: Tensor, generator: torch.G
     if x.shape != y.shape:
         raise ValueError(f"x and y must have the same shape; got {tuple(x.shape)} and {tuple(y.shape)}.")
     norms = gradient_norms(critic, between(x.detach(), y.detach(), generator), create_graph=torch.is_grad_enabled())
-    return (norms - 1).clamp_min(0).square().mean()
+    excess = norms - 1
+    return (excess if two_sided else excess.clamp_min(0)).square().mean()
 
 
 def clip(module: nn.Module, size: float) -> None:
