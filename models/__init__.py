@@ -9,8 +9,8 @@ a loop (``probdl.loops``).
 - ``ImageClassifier``: class probabilities of images by a convolutional network.
 - ``LogisticRegression``: the same without hidden layer, at its maximum likelihood; ``newton`` gets there, and
   ``logistic_findings`` says what the curvature says.
-- ``SequenceClassifier``, ``SequenceTagger``, ``LanguageModel``, ``Seq2Seq``, ``Captioner``: sequences that are read or
-  written by recurrent networks; in the room ``sequences``.
+- ``SequenceClassifier``, ``SequenceTagger``, ``LanguageModel``, ``Seq2Seq``, ``Captioner``, ``SequenceVAE``: sequences
+  that are read or written by recurrent networks; in the room ``sequences``.
 - ``GLM``: regressions by formula, from logistic to survival, with their posterior; its parts are in the room
   ``regression``.
 - ``GaussianProcessClassifier``, ``GaussianProcessRegressor``: functions with a prior, seen through labels or noise; by
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from probdl.models.sequences.language_model import LanguageModel
     from probdl.models.sequences.seq2seq import Seq2Seq
     from probdl.models.sequences.tagger import SequenceTagger
+    from probdl.models.sequences.vae import SequenceVAE
     from probdl.models.vae import VAE
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Seq2Seq",
     "SequenceClassifier",
     "SequenceTagger",
+    "SequenceVAE",
     "VAE",
     "evaluate",
 ]
@@ -66,6 +68,7 @@ _HOME = {
     "Seq2Seq": "probdl.models.sequences.seq2seq",
     "SequenceClassifier": "probdl.models.sequences.classifier",
     "SequenceTagger": "probdl.models.sequences.tagger",
+    "SequenceVAE": "probdl.models.sequences.vae",
     "VAE": "probdl.models.vae",
     "evaluate": "probdl.models.judging.evaluate",
 }

@@ -14,6 +14,7 @@ from probdl.models import (
     LogisticRegression,
     Seq2Seq,
     SequenceClassifier,
+    SequenceVAE,
 )
 from probdl.models import SequenceTagger as Tagger
 
@@ -31,6 +32,7 @@ MODELS = {
     "seq2seq": (lambda **how: Seq2Seq(32, **how), (WORDS, WORDS[::-1])),
     "captioner": (lambda **how: Captioner(32, **how), (IMAGES, WORDS)),
     "language": (lambda **how: LanguageModel(32, **how), (WORDS,)),
+    "sequence vae": (lambda **how: SequenceVAE(2, hidden=32, **how), (WORDS,)),
 }
 
 
@@ -94,7 +96,18 @@ def test_small_steps_run_on_one_thread_and_larger_ones_on_all(hidden, threads):
 
 
 @pytest.mark.parametrize(
-    "model", [VAE, ImageClassifier, LogisticRegression, SequenceClassifier, Tagger, LanguageModel, Seq2Seq, Captioner]
+    "model",
+    [
+        VAE,
+        ImageClassifier,
+        LogisticRegression,
+        SequenceClassifier,
+        Tagger,
+        LanguageModel,
+        Seq2Seq,
+        Captioner,
+        SequenceVAE,
+    ],
 )
 def test_fit_has_the_arguments_of_the_house(model):
     names = list(inspect.signature(model.fit).parameters)
@@ -103,7 +116,7 @@ def test_fit_has_the_arguments_of_the_house(model):
     assert names[1] == "x"
 
 
-@pytest.mark.parametrize("name", ["classifier", "tagger", "seq2seq", "language"])
+@pytest.mark.parametrize("name", ["classifier", "tagger", "seq2seq", "language", "sequence vae"])
 def test_a_table_is_no_list_of_sequences(name):
     make, data = MODELS[name]
     table = pd.DataFrame({"ab": ["a", "b"], "c": ["c", "a"]})  # its columns' names are tokens that fit saw

@@ -8,9 +8,11 @@ Sequences go in as a list of strings (read as characters, or as words), of lists
 - ``LanguageModel``: the distribution of a text, token after token.
 - ``Seq2Seq``: many to many with lag, a sequence read and another one written.
 - ``Captioner``: one to many, an image and a sequence about it.
+- ``SequenceVAE``: a code for each sequence, from which another network writes it.
 
 Their parts: ``vocabulary`` (tokens and their indices; errors for those that ``fit`` did not see), ``frames`` (sequences
 of vectors or images), ``reader`` (sequences through a recurrent network), ``labelled`` (what classifier and tagger
 share), ``texts`` and ``streams`` (which part of a text trains, and texts in windows), ``blocks`` (errors of means over
-dependent tokens); ``decoder``, ``search`` and ``writer`` (sequences that are written).
+dependent tokens); ``decoder``, ``search`` and ``writer`` (sequences that are written); ``rows``
+and ``heads`` (sequences as rows of one tensor, and their distributions given a code).
 """

@@ -67,8 +67,8 @@ class EachFrame(nn.Module):
         return self.network(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def checked_dropout(value: float) -> float:
-    """Return a probability below one, or raise a ValueError."""
+def checked_dropout(value: float, name: str = "dropout") -> float:
+    """Return a probability below one, or raise a ValueError that names the argument."""
     if not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f"dropout must be at least 0 and less than 1; got {value!r}.")
+        raise ValueError(f"{name} must be at least 0 and less than 1; got {value!r}.")
     return float(value)

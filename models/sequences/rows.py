@@ -34,9 +34,7 @@ class SequenceForm(Form):
     most: int = 1
 
     @classmethod
-    def of_sequences(
-        cls, x: Any, *, rare: int = 0, words: bool = False, max_length: int | None = None
-    ) -> SequenceForm:
+    def of_sequences(cls, x: Any, *, rare: int = 0, words: bool = False, max_length: int | None = None) -> SequenceForm:
         """Return the form of strings, lists of tokens, or arrays of frames (T, d), each of a length of its own.
 
         Args:
@@ -112,4 +110,3 @@ def _widened(sequences: list[Tensor], width: int, filling: float) -> Tensor:
     beyond = torch.arange(width) >= lengths[:, None]
     found[beyond] = filling
     return found
-
