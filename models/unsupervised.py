@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from copy import copy
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -104,6 +105,9 @@ class UnsupervisedModel(RowModel):
 
     def _form_of(self, x: Any) -> Form:
         """Return the form of the data that ``fit`` got, or raise for data that cannot be used."""
+        if _are_sequences(x):
+            name = type(self).__name__
+            raise TypeError(f"x must be rows of one shape; got sequences. A SequenceVAE takes them, a {name} does not.")
         return Form.of(x, categories=True, missing=self.MISSING)
 
     def _study(self, train: Tensor, held: Tensor | None) -> None:
@@ -197,3 +201,10 @@ class UnsupervisedModel(RowModel):
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
+
+
+def _are_sequences(x: Any) -> bool:
+    """Whether it is a list of strings, or of arrays (T_i, ...) that differ in length."""
+    if not isinstance(x, (list, tuple)) or not x:
+        return False
+    return isinstance(x[0], str) or (np.ndim(x[0]) > 1 and len({*map(len, x)}) > 1)

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from probdl.models import SequenceVAE
+from probdl.models import VAE, SequenceVAE
 from probdl.models.sequences.heads import FrameHead, TokenHead
 from probdl.models.sequences.rows import SequenceForm
 from probdl.nn import seeded
@@ -216,3 +216,6 @@ def test_what_cannot_be_used_is_refused_by_name(spelling, swinging):
         SequenceVAE(word_dropout=1.0)
     with pytest.raises(ValueError, match="not fitted"):
         SequenceVAE().sample(3)
+    for x in (["ab", "c"], [torch.zeros(3, 1), torch.zeros(2, 1)]):
+        with pytest.raises(TypeError, match="got sequences. A SequenceVAE takes them, a VAE does not"):
+            VAE().fit(x)
