@@ -6,6 +6,7 @@ and columns. A model is a family (``probdl.families``) around networks (``probdl
 a loop (``probdl.loops``).
 
 - ``VAE``: a latent variable model and its approximate posterior, by the evidence lower bound.
+- ``WAEMMD``, ``WAEGAN``: generators by the primal of the Wasserstein distance; in the room ``wae``.
 - ``ImageClassifier``: class probabilities of images by a convolutional network.
 - ``LogisticRegression``: the same without hidden layer, at its maximum likelihood; ``newton`` gets there, and
   ``logistic_findings`` says what the curvature says.
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from probdl.models.sequences.tagger import SequenceTagger
     from probdl.models.sequences.vae import SequenceVAE
     from probdl.models.vae import VAE
+    from probdl.models.wae.wae_gan import WAEGAN
+    from probdl.models.wae.wae_mmd import WAEMMD
 
 __all__ = [
     "Captioner",
@@ -54,6 +57,8 @@ __all__ = [
     "SequenceTagger",
     "SequenceVAE",
     "VAE",
+    "WAEGAN",
+    "WAEMMD",
     "evaluate",
 ]
 
@@ -70,6 +75,8 @@ _HOME = {
     "SequenceTagger": "probdl.models.sequences.tagger",
     "SequenceVAE": "probdl.models.sequences.vae",
     "VAE": "probdl.models.vae",
+    "WAEGAN": "probdl.models.wae.wae_gan",
+    "WAEMMD": "probdl.models.wae.wae_mmd",
     "evaluate": "probdl.models.judging.evaluate",
 }
 
