@@ -103,6 +103,25 @@ def test_sequences_of_different_lengths_are_scored_as_each_alone(kind):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
 
 
+def test_codes_of_sequences_of_different_lengths_are_those_of_each_alone(spelling, swinging):
+    texts, x = ["abcabcab", "c", "bb"], [row[: 6 - 2 * i] for i, row in enumerate(waves(3, 8))]
+    for model, rows in ((spelling, texts), (swinging, x)):
+        together = model.encode(rows)
+        torch.testing.assert_close(together, torch.cat([model.encode([row]) for row in rows]), rtol=1e-5, atol=1e-5)
+        assert together.std() > 0.05
+
+
+def test_a_fit_that_is_resumed_ends_with_the_same_bits(device, tmp_path):
+    texts, path = letters(60, 0)[0], tmp_path / "state"
+    how = {"device": device, "progress": False, "validation": None}
+    whole, parts = (SequenceVAE(2, hidden=8, kl_warm_up=15, decay=False) for _ in range(2))
+    whole.fit(texts, epochs=20, **how)
+    parts.fit(texts, epochs=9, checkpoint=path, **how)
+    parts.fit(texts, epochs=20, checkpoint=path, resume=True, **how)
+    assert int(parts.taken) == 20
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), parts.state_dict().values()))
+
+
 @pytest.mark.parametrize("kind", ["tokens", "frames"])
 def test_draws_have_the_probabilities_of_the_head(kind):
     head = head_of(kind).eval()
