@@ -7,6 +7,8 @@ a loop (``probdl.loops``).
 
 - ``VAE``: a latent variable model and its approximate posterior, by the evidence lower bound.
 - ``WAEMMD``, ``WAEGAN``: generators by the primal of the Wasserstein distance; in the room ``wae``.
+- ``GAN``, ``WGAN``: rows made of noise, learnt from a critic that tells them from the data; ``GMMN`` and
+  ``SlicedWassersteinGenerator`` without one, by a divergence of batches; in the room ``adversarial``.
 - ``ImageClassifier``: class probabilities of images by a convolutional network.
 - ``LogisticRegression``: the same without hidden layer, at its maximum likelihood; ``newton`` gets there, and
   ``logistic_findings`` says what the curvature says.
@@ -29,6 +31,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from probdl.models.adversarial.gan import GAN
+    from probdl.models.adversarial.matching import GMMN, SlicedWassersteinGenerator
+    from probdl.models.adversarial.wgan import WGAN
     from probdl.models.classifiers import ImageClassifier
     from probdl.models.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
     from probdl.models.glm import GLM
@@ -40,13 +45,15 @@ if TYPE_CHECKING:
     from probdl.models.sequences.seq2seq import Seq2Seq
     from probdl.models.sequences.tagger import SequenceTagger
     from probdl.models.sequences.vae import SequenceVAE
-    from probdl.models.vae import VAE
+    from probdl.models.variational.vae import VAE
     from probdl.models.wae.wae_gan import WAEGAN
     from probdl.models.wae.wae_mmd import WAEMMD
 
 __all__ = [
     "Captioner",
+    "GAN",
     "GLM",
+    "GMMN",
     "GaussianProcessClassifier",
     "GaussianProcessRegressor",
     "ImageClassifier",
@@ -56,15 +63,19 @@ __all__ = [
     "SequenceClassifier",
     "SequenceTagger",
     "SequenceVAE",
+    "SlicedWassersteinGenerator",
     "VAE",
     "WAEGAN",
     "WAEMMD",
+    "WGAN",
     "evaluate",
 ]
 
 _HOME = {
     "Captioner": "probdl.models.sequences.captioner",
+    "GAN": "probdl.models.adversarial.gan",
     "GLM": "probdl.models.glm",
+    "GMMN": "probdl.models.adversarial.matching",
     "GaussianProcessClassifier": "probdl.models.gaussian_process",
     "GaussianProcessRegressor": "probdl.models.gaussian_process",
     "ImageClassifier": "probdl.models.classifiers",
@@ -74,9 +85,11 @@ _HOME = {
     "SequenceClassifier": "probdl.models.sequences.classifier",
     "SequenceTagger": "probdl.models.sequences.tagger",
     "SequenceVAE": "probdl.models.sequences.vae",
-    "VAE": "probdl.models.vae",
+    "SlicedWassersteinGenerator": "probdl.models.adversarial.matching",
+    "VAE": "probdl.models.variational.vae",
     "WAEGAN": "probdl.models.wae.wae_gan",
     "WAEMMD": "probdl.models.wae.wae_mmd",
+    "WGAN": "probdl.models.adversarial.wgan",
     "evaluate": "probdl.models.judging.evaluate",
 }
 

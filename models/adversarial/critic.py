@@ -23,6 +23,7 @@ class Critic(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.trace: nn.Module | None = None  # of a duel that is under way
 
     def forward(self, u: Tensor, c: Tensor | None = None) -> Tensor:
         """Return the value at each row, (n,)."""

@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from probdl.divergences import energy_loss
 from probdl.loops import cosine
 from probdl.models.adversarial.critic import Critic
-from probdl.models.adversarial.implicit import ImplicitModel
+from probdl.models.adversarial.implicit import ImplicitModel, with_condition
+from probdl.models.adversarial.trace import Trace, noise_of_energy
 from probdl.models.arguments import count, one_of
 from probdl.models.generative import CHUNK
 from probdl.models.network_model import Training
@@ -21,10 +23,11 @@ from probdl.models.networks import check_network, chosen_encoder, is_small, join
 from probdl.models.unsupervised import Batch
 from probdl.nn import seeded
 
-Loss = Callable[[Batch, torch.Generator], "tuple[Tensor, dict[str, Tensor]]"]
+Rate = float | Callable[[float], float]
 Rule = Callable[..., torch.optim.Optimizer]
+SCORED = 1000  # rows of either side in the energy distance that validates
 RULES: dict[str, Rule] = {
-    "adam": partial(torch.optim.Adam, fused=True),
+    "adam": torch.optim.Adam,
     "rmsprop": torch.optim.RMSprop,
     "momentum": partial(torch.optim.SGD, momentum=0.9),
     "sgd": torch.optim.SGD,
@@ -44,6 +47,7 @@ class DuellingModel(ImplicitModel):
     """
 
     STEPS: ClassVar[int] = 20_000
+    SEEN: ClassVar[tuple[str, ...]] = ("validation",)  # columns of the history that come of held-out rows
     BETAS: ClassVar[tuple[float, float]] = (0.0, 0.999)
 
     def __init__(
@@ -61,7 +65,10 @@ class DuellingModel(ImplicitModel):
         ema: float | None,
     ) -> None:
         super().__init__(latent_dim, networks, dtype, hidden=hidden, standardise=standardise)
-        self.critic_steps, self.optimiser = count(critic_steps, "critic_steps"), one_of(optimiser, [*RULES], "optimiser")
+        self.critic_steps, self.optimiser = (
+            count(critic_steps, "critic_steps"),
+            one_of(optimiser, [*RULES], "optimiser"),
+        )
         self.learning_rates = tuple(positive(rate, "learning_rates") for rate in pair(learning_rates))
         self.decay, self.ema = decay, ema
         self.critic: Critic | None = None
@@ -86,24 +93,57 @@ class DuellingModel(ImplicitModel):
 
     def _learn(self, train: Batch, held: Batch | None, how: Training) -> None:
         critic, generator = self._players
-        rates = [cosine(rate) if self.decay else rate for rate in self.learning_rates]
-        rules = [partial(RULES[self.optimiser], lr=rate, **self._betas) for rate in self.learning_rates]
-        self._duel_in_batches(
-            critic,
-            generator,
-            self._critic_loss,
-            self._generator_loss,
-            train,
-            how,
-            one=is_small(train[0][: how.size]),
-            most=self.STEPS,
-            critic_steps=self._turns,
-            learning_rates=(rates[0], rates[1]),
-            optimisers=(rules[0], rules[1]),
-            ema=self.ema,
-            score=self._scoring(held),
-            **self._more,
-        )
+        trace = critic.trace = self._trace(held)
+        try:
+            self._duel_in_batches(
+                critic,
+                generator,
+                self._critic_loss,
+                self._generator_loss,
+                train,
+                how,
+                one=is_small(train[0][: how.size]),
+                most=self.STEPS,
+                critic_steps=self._turns,
+                learning_rates=self._rates,
+                optimisers=self._rules,
+                ema=self.ema,
+                score=None if trace is None or held is None else self._scoring(trace, held),
+                **self._more,
+            )
+        finally:
+            critic.trace = None
+            self._remember(trace)
+
+    def _trace(self, held: Batch | None) -> Trace | None:
+        """Return where records of held-out rows are kept, if there are enough of them."""
+        if held is None or len(held[0]) < 2:
+            return None
+        some = with_condition(tuple(part[:SCORED] for part in held))
+        return Trace(len(self.SEEN), noise_of_energy(some, len(some), SCORED)).to(self._device)
+
+    def _scoring(self, trace: Trace, held: Batch) -> Callable[[torch.Generator], float]:
+        """Return what a record looks at: how far samples, always of the same noise, are from held-out rows."""
+        some = tuple(part[:SCORED] for part in held)
+        at = torch.arange(SCORED, device=self._device) % len(some[0])
+        enough = tuple(part[at] for part in some)
+
+        def score(noise: torch.Generator) -> float:
+            fake = self._fakes(enough, noise)
+            energy = energy_loss(with_condition(some), with_condition((fake, *enough[1:])))
+            return trace.add(energy.item(), *self._seen(enough, fake, noise))
+
+        return score
+
+    def _seen(self, batch: Batch, fake: Tensor, noise: torch.Generator) -> tuple[float, ...]:
+        """Return further numbers, the rest of ``SEEN``, from held-out rows and as many samples."""
+        return ()
+
+    def _remember(self, trace: Trace | None) -> None:
+        """Put what was seen of held-out rows into the history."""
+        if trace is not None and self.history is not None:
+            for name, column in zip(self.SEEN, trace.table()[: len(self.history)].T):
+                self.history[name] = column.tolist()
 
     def _values(self, x: Any, condition: Any) -> Tensor:
         """Return the critic's value at a user's rows, float64."""
@@ -119,13 +159,23 @@ class DuellingModel(ImplicitModel):
         return self.critic, self.generator
 
     @property
+    def _rates(self) -> tuple[Rate, Rate]:
+        first, second = (cosine(rate) if self.decay else rate for rate in self.learning_rates)
+        return first, second
+
+    @property
+    def _rules(self) -> tuple[Rule, Rule]:
+        """What makes the optimisers of the critic and the generator."""
+        more: dict[str, Any] = {}
+        if self.optimiser == "adam":
+            more = {"betas": self.BETAS, "fused": self._device.type in ("cpu", "cuda")}
+        first, second = (partial(RULES[self.optimiser], lr=rate, **more) for rate in self.learning_rates)
+        return first, second
+
+    @property
     def _turns(self) -> int | Callable[[int], int]:
         """The steps of the critic, a number or a function of the generator's step."""
         return self.critic_steps
-
-    @property
-    def _betas(self) -> dict[str, Any]:
-        return {"betas": self.BETAS} if self.optimiser == "adam" else {}
 
     @property
     def _more(self) -> dict[str, Any]:

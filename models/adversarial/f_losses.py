@@ -1,7 +1,7 @@
 r"""The losses of the two players of an f-GAN.
 
-The discriminator's value V stands for the bound :math:`D_f(P ‖ Q) \ge E_P\,a(V(X)) + E_Q\,b(V(G(Z)))`, whose terms a and
-b are those of ``probdl.divergences.f_divergence``; it ascends the bound. The generator descends it (saturating), or
+The discriminator's value V stands for a bound, :math:`D_f(P ‖ Q) \ge E_P\,a(V(X)) + E_Q\,b(V(G(Z)))`, whose terms a
+and b are those of ``probdl.divergences.f_divergence``; it ascends the bound. The generator descends it (saturating), or
 ascends :math:`E\,a(V(G(Z)))` instead, whose gradient does not die where samples are told at once (non-saturating).
 For JS, twice the bound is the value of Goodfellow's game up to 2 log 2, so both losses are doubled.
 

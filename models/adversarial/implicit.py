@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor, nn
 
-from probdl.divergences import Estimate, energy_loss
+from probdl.divergences import Estimate
 from probdl.divergences.dispatch import noted
 from probdl.models.adversarial.generator import Generator
 from probdl.models.arguments import count
@@ -17,7 +17,6 @@ from probdl.models.networks import check_network, chosen_decoder, is_image
 from probdl.models.unsupervised import Batch
 from probdl.nn import seeded
 
-SCORED = 1000  # rows of either side in the energy distance that validates
 HIDDEN = (128, 128, 128)
 
 
@@ -76,14 +75,6 @@ class ImplicitModel(GenerativeModel):
     def _fakes(self, batch: Batch, noise: torch.Generator) -> Tensor:
         """Return as many samples as a batch has rows, given its conditions."""
         return self._draws(len(batch[0]), batch[1] if len(batch) > 1 else None, False, noise)
-
-    def _scoring(self, held: Batch | None) -> Callable[[torch.Generator], Any] | None:
-        """Return the energy distance of samples from held-out rows, as a function of the samples' noise."""
-        if held is None or len(held[0]) < 2:
-            return None
-        some = tuple(part[:SCORED] for part in held)
-        enough = tuple(part.repeat(-(-SCORED // len(part)), *[1] * (part.ndim - 1))[:SCORED] for part in held)
-        return lambda noise: energy_loss(with_condition(some), with_condition((self._fakes(enough, noise), *enough[1:])))
 
     def _between(
         self, estimate: Callable[[Tensor, Tensor], Estimate], x: Any, draws: int, condition: Any, seed: int
