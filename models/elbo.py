@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.distributions import Independent
 
 from probdl.divergences.estimate import Estimate
-from probdl.families import Conditional, MeanFieldNormal, reparameterised, standard_normal_kl
+from probdl.families import reparameterised, standard_normal_kl
+from probdl.models.networks import joined
+
+
+class Decoding(Protocol):
+    """What gives rows a log-probability, such as a ``Conditional``."""
+
+    def log_prob(self, x: Tensor, given: Tensor, /) -> Tensor:
+        """Return log p(x | given), (n,)."""
 
 
 def elbo_terms(
-    encoder: MeanFieldNormal, decoder: Conditional, u: Tensor, draws: int, generator: torch.Generator
+    encoder: Callable[..., Independent],
+    decoder: Decoding,
+    u: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    c: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""The two terms of the evidence lower bound of each row,
 
@@ -20,38 +37,71 @@ def elbo_terms(
               z_m = μ(u) + s(u) ⊙ ε_m.
 
     Args:
-        encoder: q(z | u).
-        decoder: p(u | z).
+        encoder: q(z | u), or with a condition q(z | u, c).
+        decoder: p(u | z), or p(u | z, c), given z and c side by side.
         u: rows (n, ...).
         draws: M.
         generator: draws ε.
+        c: the condition (n, k), or None.
 
     Returns:
         The terms, of shape (draws, n), before their mean over draws, and (n,), in nats.
     """
-    q = encoder(u)
-    z = reparameterised(q, generator, draws)
-    return _log_p(decoder, u, z), standard_normal_kl(q)
+    q, z, log_p = drawn_terms(encoder, decoder, u, draws, generator, c)
+    return log_p, standard_normal_kl(q)
 
 
 def log_weights(
-    encoder: MeanFieldNormal, decoder: Conditional, u: Tensor, draws: int, generator: torch.Generator
+    encoder: Callable[..., Independent],
+    decoder: Decoding,
+    u: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    c: Tensor | None = None,
 ) -> Tensor:
     r"""Importance weights :math:`\log p(u | z_k) + \log p(z_k) - \log q(z_k | u)`, z from q, shape (draws, n)."""
-    q = encoder(u)
+    q, z, log_p = drawn_terms(encoder, decoder, u, draws, generator, c)
+    return log_p + prior_log_ratio(q, z)
+
+
+def drawn_terms(
+    encoder: Callable[..., Independent],
+    decoder: Decoding,
+    u: Tensor,
+    draws: int,
+    generator: torch.Generator,
+    c: Tensor | None = None,
+) -> tuple[Independent, Tensor, Tensor]:
+    """Return q(z | u), draws z from it, (draws, n, d), and log p(u | z), (draws, n); arguments as of ``elbo_terms``."""
+    q = encoder(u) if c is None else encoder(u, c)
     z = reparameterised(q, generator, draws)
-    log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
-    return _log_p(decoder, u, z) + log_prior - q.log_prob(z)
-
-
-def _log_p(decoder: Conditional, u: Tensor, z: Tensor) -> Tensor:
-    """Return log p(u | z) for draws z (draws, n, d), as (draws, n)."""
-    draws, n = z.shape[:2]
     repeated = u if draws == 1 else u.expand(draws, *u.shape).flatten(0, 1)
-    return decoder.log_prob(repeated, z.flatten(0, 1)).view(draws, n)
+    return q, z, decoder.log_prob(repeated, given(z, c)).view(draws, len(u))
 
 
-def importance_estimate(log_w: Tensor, shift: float) -> Estimate:
+def given(z: Tensor, c: Tensor | None) -> Tensor:
+    """Return what a decoder gets for draws z (draws, n, d) and the condition of the n rows, (draws · n, d + k)."""
+    return joined(z.flatten(0, 1), None if c is None else c.expand(len(z), *c.shape).flatten(0, 1))
+
+
+def prior_log_ratio(q: Independent, z: Tensor) -> Tensor:
+    """Return log p(z) − log q(z), p standard normal, of draws (draws, n, d): (draws, n)."""
+    log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
+    return log_prior - q.log_prob(z)
+
+
+@dataclass(frozen=True, repr=False)
+class ImportanceEstimate(Estimate):
+    """An estimate by importance weighting, of each row.
+
+    Attributes:
+        ess: the effective number of draws of each row, :math:`1 / \\sum_k \\tilde w_k^2`, (n,).
+    """
+
+    ess: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+def importance_estimate(log_w: Tensor, shift: float | Tensor) -> ImportanceEstimate:
     r"""The log-likelihood of each row from its importance weights,
 
     .. math:: \log \hat p = \log \frac1K \sum_k w_k, \qquad
@@ -61,11 +111,11 @@ def importance_estimate(log_w: Tensor, shift: float) -> Estimate:
 
     Args:
         log_w: (draws, n).
-        shift: added to each value.
+        shift: added to each value; one number, or one for each row.
 
     Returns:
-        Value and stderr of shape (n,). The mean of the estimator is below log p, by about half the squared standard
-        error.
+        Value, stderr and ess of shape (n,). The mean of the estimator is below log p, by about half the squared
+        standard error.
 
     Reference:
         Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, ICLR.
@@ -82,10 +132,10 @@ def importance_estimate(log_w: Tensor, shift: float) -> Estimate:
     ]
     if poor := int((effective < min(10, draws / 2)).sum()):
         notes.append(f"{poor} of {n} rows have few effective draws: their values are low, their stderr too small")
-    return Estimate(value, stderr, "importance weighting", "lower bound", draws, tuple(notes))
+    return ImportanceEstimate(value, stderr, "importance weighting", "lower bound", draws, tuple(notes), effective)
 
 
-def elbo_estimate(log_p: Tensor, kl: Tensor, shift: float) -> Estimate:
+def elbo_estimate(log_p: Tensor, kl: Tensor, shift: float | Tensor) -> Estimate:
     """The evidence lower bound of each row, from its terms as ``elbo_terms`` returns them."""
     draws = len(log_p)
     value, stderr = log_p.mean(0) - kl + shift, log_p.std(0) / math.sqrt(draws)

@@ -23,7 +23,7 @@ SOURCES = sources()
 FLOORS = ("probdl", "probdl.inference", "probdl.models")  # each may import from itself and from those before it
 OUTSIDE = ("tests", "examples", "benchmarks", "docs", "inference", "models", "conftest")
 LATE = ("matplotlib", "sklearn", "ot", "scipy", "pandas", "tqdm", "statsmodels", "arviz", "numpyro", "formulaic")
-PYRO_MODELS = ("probdl.models.glm", "probdl.models.gaussian_process", "probdl.models.vae")
+PYRO_MODELS = ("probdl.models.glm", "probdl.models.gaussian_process", "probdl.models.variational.program")
 
 
 def floor(name):
@@ -86,7 +86,7 @@ def test_helping_libraries_are_imported_when_they_are_needed():
     ("line", "expected"),
     [
         ("from probdl import models", "probdl.models"),
-        ("import probdl.models.vae as v", "probdl.models.vae"),
+        ("import probdl.models.glm as v", "probdl.models.glm"),
         ("def f():\n    from probdl.models import VAE", "probdl.models"),
         ("import importlib\nimportlib.import_module('probdl.models')", "probdl.models"),
         ("class A:\n    async def f(self):\n        import probdl.models", "probdl.models"),

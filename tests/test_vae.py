@@ -36,12 +36,12 @@ def linear_vae(shape, q, **settings):
 
 def exact_marginal(vae):
     """N(c (b + m), c² (W Wᵀ + σ² I)) of a VAE with an affine decoder and one scale for all columns."""
-    eye = torch.eye(vae.latent_dim, dtype=torch.float64, device=vae.scale.device)
+    eye = torch.eye(vae.latent_dim, dtype=torch.float64, device=vae.sigma.device)
     with torch.no_grad():
         b = vae.decoder.network(0 * eye[:1]).flatten(1)
         w = (vae.decoder.network(eye).flatten(1) - b).T
     c, m = vae.units.scale, vae.units.shift
-    noise = vae.scale**2 * torch.eye(len(w), dtype=torch.float64, device=w.device)
+    noise = vae.sigma**2 * torch.eye(len(w), dtype=torch.float64, device=w.device)
     return MultivariateNormal(c * b[0] + m, c**2 * w @ w.T + noise)
 
 
@@ -67,7 +67,7 @@ def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca(digits_vae):
     marginal = exact_marginal(digits_vae)
     reached = marginal.log_prob(x.to(marginal.mean)).mean().cpu()
     assert 0 <= analytic - reached < 0.0013
-    assert digits_vae.scale.item() ** 2 == pytest.approx(variance.item(), rel=0.01)
+    assert digits_vae.sigma.item() ** 2 == pytest.approx(variance.item(), rel=0.01)
 
 
 def test_importance_weighting_finds_the_exact_gaussian_marginal(digits_vae):
@@ -103,7 +103,7 @@ def test_the_bound_is_below_the_likelihood_by_the_kl_to_the_exact_posterior(digi
 
 def test_importance_weighting_finds_the_integral_over_z_of_a_network(curve_vae):
     x = curve(50, seed=1)
-    z = torch.linspace(-9, 9, 6001, dtype=torch.float64, device=curve_vae.scale.device)[:, None]
+    z = torch.linspace(-9, 9, 6001, dtype=torch.float64, device=curve_vae.sigma.device)[:, None]
     u = (x.to(z) - curve_vae.units.shift) / curve_vae.units.scale
     with torch.no_grad():
         p = Normal(curve_vae.decoder.network(z), curve_vae.decoder.variance.sqrt())
@@ -163,7 +163,7 @@ def test_rescaling_the_columns_changes_the_log_likelihood_by_the_jacobian(device
     torch.testing.assert_close(scaled.elbo(x * factor).value, plain.elbo(x).value + shift)
     np.testing.assert_allclose(scaled.history.validation, plain.history.validation + shift.neg().item())
     torch.testing.assert_close(scaled.reconstruct(x * factor), plain.reconstruct(x) * factor)
-    torch.testing.assert_close(scaled.scale.cpu(), plain.scale.cpu() * factor)
+    torch.testing.assert_close(scaled.sigma.cpu(), plain.sigma.cpu() * factor)
 
 
 def test_images_keep_their_contrast_and_their_constant_pixels():
@@ -174,7 +174,7 @@ def test_images_keep_their_contrast_and_their_constant_pixels():
     with pytest.raises(ValueError, match=r"x must vary in every column; constant .*standardise='shared'"):
         VAE(2).fit(images.flatten(1), epochs=1, progress=False)
     table = VAE(2, standardise="shared").fit(images.flatten(1), epochs=1, validation=None, progress=False)
-    assert table.scale.item() > 0
+    assert table.sigma.item() > 0
 
 
 def test_the_scale_is_the_maximum_likelihood_given_the_training_rows(device):
@@ -200,7 +200,7 @@ def test_samples_have_the_mean_and_the_covariance_of_the_model(digits_vae):
     assert ((torch.cov(rows.T) - cov).abs() < 6 * error).all()
     assert ((rows.mean(0) - marginal.mean.cpu()).abs() < 6 * (cov.diag() / n).sqrt()).all()
     means = digits_vae.sample(n, mean=True).flatten(1)
-    signal = cov - digits_vae.scale.cpu() ** 2 * torch.eye(64)
+    signal = cov - digits_vae.sigma.cpu() ** 2 * torch.eye(64)
     assert ((torch.cov(means.T) - signal).abs() < 6 * error).all()
 
 

@@ -240,7 +240,7 @@ def test_a_learning_rate_that_is_far_too_large_is_diagnosed(device):
 # --- bad input ---
 
 BAD = [
-    (torch.full((30, 2), torch.nan), ValueError, "x must be finite; got 60 NaN"),
+    (torch.full((30, 2), torch.nan), ValueError, r"all training rows lack columns \[0, 1\]"),
     ([[1.0, 2.0], [np.inf, 3.0]], ValueError, "x must be finite; got 0 NaN and 1 infinite"),
     (torch.zeros(0, 3), ValueError, "x is empty"),
     (3.0, TypeError, "x must be array-like"),
@@ -297,8 +297,8 @@ def test_a_fitted_bernoulli_refuses_other_values_later():
     for call in (vae.encode, vae.reconstruct, vae.log_likelihood, vae.elbo):
         with pytest.raises(ValueError, match="must hold only 0 and 1"):
             call(TABLE)
-    with pytest.raises(ValueError, match="scale is a Gaussian decoder's"):
-        _ = vae.scale
+    with pytest.raises(ValueError, match="sigma is a Gaussian decoder's"):
+        _ = vae.sigma
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_fitted_bernoulli_refuses_other_values_later():
         lambda vae: vae.log_likelihood(TABLE),
         lambda vae: vae.elbo(TABLE),
         lambda vae: vae.save("nowhere"),
-        lambda vae: vae.scale,
+        lambda vae: vae.sigma,
     ],
 )
 def test_use_before_fit_says_what_to_do(use):
@@ -337,7 +337,10 @@ def test_a_network_of_another_shape_is_refused_with_both_shapes(networks, match)
     [
         ({"latent_dim": 0}, "latent_dim must be a whole number of at least 1; got 0"),
         ({"draws": 1.5}, "draws must be a whole number"),
-        ({"likelihood": "gauss"}, "likelihood must be one of 'auto', 'gaussian', 'bernoulli'; got 'gauss'"),
+        (
+            {"likelihood": "gauss"},
+            "likelihood must be one of 'auto', 'gaussian', 'bernoulli', 'poisson', 'categorical'; got 'gauss'",
+        ),
         ({"standardise": True}, "standardise must be one of"),
         ({"patience": -1}, "patience must be"),
     ],
