@@ -109,6 +109,9 @@ def test_codes_of_sequences_of_different_lengths_are_those_of_each_alone(spellin
         together = model.encode(rows)
         torch.testing.assert_close(together, torch.cat([model.encode([row]) for row in rows]), rtol=1e-5, atol=1e-5)
         assert together.std() > 0.05
+        u = model._inward(rows[1:2])  # padded, which changes nothing
+        with torch.no_grad():
+            torch.testing.assert_close(model.encoder.network(u), model.encoder.network(u[:, : len(rows[1])]))
 
 
 def test_a_fit_that_is_resumed_ends_with_the_same_bits(device, tmp_path):
@@ -120,6 +123,30 @@ def test_a_fit_that_is_resumed_ends_with_the_same_bits(device, tmp_path):
     parts.fit(texts, epochs=20, checkpoint=path, resume=True, **how)
     assert int(parts.taken) == 20
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), parts.state_dict().values()))
+
+
+@pytest.mark.parametrize("kind", ["tokens", "frames"])
+def test_the_code_reaches_every_step_also_when_the_first_state_forgets_it(kind):
+    head, u = head_of(kind).eval(), rows_of(kind, [5, 5])
+    start = head.start if kind == "tokens" else head.frames.network.start
+    torch.nn.init.zeros_(start.map.weight)
+    z = torch.tensor([[1.0, -1.0]]).double().expand(2, 2)
+    if kind == "tokens":
+        assert (head.log_prob(u, z) - head.log_prob(u, -z)).abs().min() > 1e-3
+    else:
+        assert (head.frames.network(z) - head.frames.network(-z)).abs().amin((0, 2)).min() > 1e-4
+
+
+def test_the_scale_of_frames_is_the_mean_squared_residual_of_the_training_rows(device):
+    x = list(waves(50, 0))
+    model = SequenceVAE(1, hidden=8, learning_rate=0.02, decay=False, dtype=torch.float64)
+    model.fit(x, steps=25, validation=None, device=device, progress=False)
+    u = model._inward(x)
+    with torch.no_grad():
+        q, noise = model.encoder(u), torch.randn(400, 50, 1, generator=torch.Generator().manual_seed(1)).to(u)
+        z = q.mean + q.stddev * noise
+        residuals = u - model.decoder.frames.network(z.flatten(0, 1)).unflatten(0, (400, 50))
+    assert model.decoder.frames.variance.item() == pytest.approx(residuals.square().mean().item(), rel=0.01)
 
 
 @pytest.mark.parametrize("kind", ["tokens", "frames"])
