@@ -6,6 +6,8 @@ and columns. A model is a family (``probdl.families``) around networks (``probdl
 a loop (``probdl.loops``).
 
 - ``VAE``: a latent variable model and its approximate posterior, by the evidence lower bound.
+- ``LinearAutoencoder``, ``Autoencoder``, ``SparseAutoencoder``, ``KSparseAutoencoder``, ``DenoisingAutoencoder``: codes
+  and the way back, without a distribution; in the room ``autoencoders``.
 - ``WAEMMD``, ``WAEGAN``: generators by the primal of the Wasserstein distance; in the room ``wae``.
 - ``GAN``, ``WGAN``: rows made of noise, learnt from a critic that tells them from the data; ``GMMN`` and
   ``SlicedWassersteinGenerator`` without one, by a divergence of batches; in the room ``adversarial``.
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
     from probdl.models.adversarial.gan import GAN
     from probdl.models.adversarial.matching import GMMN, SlicedWassersteinGenerator
     from probdl.models.adversarial.wgan import WGAN
+    from probdl.models.autoencoders.deep import Autoencoder
+    from probdl.models.autoencoders.denoising import DenoisingAutoencoder
+    from probdl.models.autoencoders.k_sparse import KSparseAutoencoder
+    from probdl.models.autoencoders.linear import LinearAutoencoder
+    from probdl.models.autoencoders.sparse import SparseAutoencoder
     from probdl.models.classifiers import ImageClassifier
     from probdl.models.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
     from probdl.models.glm import GLM
@@ -50,20 +57,25 @@ if TYPE_CHECKING:
     from probdl.models.wae.wae_mmd import WAEMMD
 
 __all__ = [
+    "Autoencoder",
     "Captioner",
+    "DenoisingAutoencoder",
     "GAN",
     "GLM",
     "GMMN",
     "GaussianProcessClassifier",
     "GaussianProcessRegressor",
     "ImageClassifier",
+    "KSparseAutoencoder",
     "LanguageModel",
+    "LinearAutoencoder",
     "LogisticRegression",
     "Seq2Seq",
     "SequenceClassifier",
     "SequenceTagger",
     "SequenceVAE",
     "SlicedWassersteinGenerator",
+    "SparseAutoencoder",
     "VAE",
     "WAEGAN",
     "WAEMMD",
@@ -72,20 +84,25 @@ __all__ = [
 ]
 
 _HOME = {
+    "Autoencoder": "probdl.models.autoencoders.deep",
     "Captioner": "probdl.models.sequences.captioner",
+    "DenoisingAutoencoder": "probdl.models.autoencoders.denoising",
     "GAN": "probdl.models.adversarial.gan",
     "GLM": "probdl.models.glm",
     "GMMN": "probdl.models.adversarial.matching",
     "GaussianProcessClassifier": "probdl.models.gaussian_process",
     "GaussianProcessRegressor": "probdl.models.gaussian_process",
     "ImageClassifier": "probdl.models.classifiers",
+    "KSparseAutoencoder": "probdl.models.autoencoders.k_sparse",
     "LanguageModel": "probdl.models.sequences.language_model",
+    "LinearAutoencoder": "probdl.models.autoencoders.linear",
     "LogisticRegression": "probdl.models.logistic_regression",
     "Seq2Seq": "probdl.models.sequences.seq2seq",
     "SequenceClassifier": "probdl.models.sequences.classifier",
     "SequenceTagger": "probdl.models.sequences.tagger",
     "SequenceVAE": "probdl.models.sequences.vae",
     "SlicedWassersteinGenerator": "probdl.models.adversarial.matching",
+    "SparseAutoencoder": "probdl.models.autoencoders.sparse",
     "VAE": "probdl.models.variational.vae",
     "WAEGAN": "probdl.models.wae.wae_gan",
     "WAEMMD": "probdl.models.wae.wae_mmd",

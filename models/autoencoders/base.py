@@ -17,7 +17,8 @@ from probdl.models.row_model import home
 from probdl.models.unsupervised import Batch
 from probdl.nn import seeded
 
-STEPS = 20_000
+STEPS = 5000
+Loss = Tensor | tuple[Tensor, dict[str, Tensor]]
 
 
 class EncoderDecoder(Encoding):
@@ -111,8 +112,8 @@ class EncoderDecoder(Encoding):
     def _learn(self, train: Batch, held: Batch | None, how: Training) -> None:
         self._train_in_batches(self._loss, train, held, how, one=is_small(train[0][: how.size]), most=STEPS)
 
-    def _loss(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a batch, a mean over its rows, and its terms."""
+    def _loss(self, batch: Batch, noise: torch.Generator) -> Loss:
+        """Return the loss of a batch, a mean over its rows, and its terms if it has several."""
         raise NotImplementedError
 
     def _code(self, u: Tensor, c: Tensor | None) -> Tensor:

@@ -29,7 +29,7 @@ class PriorKernel:
     Example:
         >>> import torch
         >>> PriorKernel(1)(torch.zeros(1, 1), torch.tensor([[0.0], [2.0]]))
-        tensor([[1.0000, 0.3667]])
+        tensor([[1.0000, 0.3885]])
     """
 
     latent_dim: int
