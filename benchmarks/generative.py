@@ -268,8 +268,8 @@ def main():
     x = idx_images(options.mnist) if options.mnist else data.digits().images
     held = len(x) // 5
     print(
-        f"torch {torch.__version__}, {platform.machine()}, {options.threads} thread(s); {len(x) - held} training rows of "
-        f"shape {tuple(x.shape[1:])}, {held} held out, {options.draws} samples, latent dimension {options.latent_dim}"
+        f"torch {torch.__version__}, {platform.machine()}, {options.threads} thread(s); {len(x) - held} rows train, of "
+        f"shape {tuple(x.shape[1:])}, {held} held out, {options.draws} samples, latent_dim {options.latent_dim}"
     )
     build = sides(options.latent_dim, options.sigma, options.only.split(","))
     found = run(x, held, options.rounds, build, options.draws, DISTANCES, options.threads)
