@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -9,6 +10,13 @@ def count(value: int, name: str, least: int = 1) -> int:
     """Return a whole number of at least ``least``, or raise a ValueError that names the argument."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}.")
+    return value
+
+
+def not_negative(value: float, name: str) -> float:
+    """Return a number of at least 0, or raise a ValueError that names the argument."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be a number of at least 0; got {value!r}.")
     return value
 
 

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from probdl import ConvergenceWarning
 from probdl.models import VAE, SequenceVAE
 from probdl.models.sequences.heads import FrameHead, TokenHead
 from probdl.models.sequences.rows import SequenceForm
@@ -121,7 +122,7 @@ def test_a_fit_that_is_resumed_ends_with_the_same_bits(device, tmp_path):
     whole.fit(texts, epochs=20, **how)
     parts.fit(texts, epochs=9, checkpoint=path, **how)
     parts.fit(texts, epochs=20, checkpoint=path, resume=True, **how)
-    assert int(parts.taken) == 20
+    assert int(parts.bound.taken) == 20
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), parts.state_dict().values()))
 
 
@@ -192,6 +193,15 @@ def test_the_kl_warms_up_in_training_and_validation_is_the_bound(device):
     whole = full.history.iloc[0]
     assert whole.loss == pytest.approx(whole.reconstruction + whole.kl)
     assert row.validation > row.loss + 0.5 * row.kl  # with the whole KL
+
+
+def test_a_decoder_that_does_without_the_code_is_reported(device):
+    texts = letters(100, 0)[0]
+    with pytest.warns(ConvergenceWarning, match=r"Posterior collapse: 0 of 2 latent dimensions are active"):
+        SequenceVAE(2, hidden=8, word_dropout=0.0, beta=50.0).fit(texts, steps=150, device=device, progress=False)
+    free = SequenceVAE(2, hidden=8, free_bits=3.0)
+    free.fit(texts, steps=150, validation=None, device=device, progress=False)
+    assert "2 of 2 latent dimensions active" in free.message
 
 
 def test_likelihoods_are_in_the_units_of_the_data(device):

@@ -119,7 +119,7 @@ class Unfolded(nn.Module):
     def __init__(self, latent: int, hidden: int, size: int, *, cell: str, layers: int, most: int) -> None:
         super().__init__()
         self.start, self.most = Start(latent, hidden, cell, layers), most
-        self.network = CELLS[cell](latent, hidden, layers=layers)
+        self.network = CELLS[cell](latent, hidden, layers=layers, bidirectional=False, dropout=0.0)
         self.out = nn.Linear(hidden, size)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from probdl.divergences.estimate import Estimate
+from probdl.errors import ConvergenceWarning
 from probdl.families import MeanFieldNormal, reparameterised
 from probdl.loops import batches
-from probdl.models.arguments import count, one_of
-from probdl.models.elbo import elbo_estimate, elbo_terms, importance_estimate, log_weights
+from probdl.models.arguments import count, not_negative, one_of
+from probdl.models.elbo import (
+    ImportanceEstimate,
+    drawn_terms,
+    elbo_estimate,
+    elbo_terms,
+    importance_estimate,
+    log_weights,
+)
 from probdl.models.network_model import Training
 from probdl.models.networks import is_small_step
 from probdl.models.sequences.heads import FrameHead, SequenceHead, TokenHead
@@ -20,6 +29,8 @@ from probdl.models.sequences.reader import CELLS, Reader, checked_dropout
 from probdl.models.sequences.rows import PADDING, SequenceForm
 from probdl.models.units import Units
 from probdl.models.unsupervised import Batch, UnsupervisedModel
+from probdl.models.variational.activity import activity_of, collapse
+from probdl.models.variational.objective import Objective
 from probdl.nn import seeded
 
 CHUNK = 512  # sequences that are scored or drawn at a time
@@ -61,8 +72,9 @@ class SequenceVAE(UnsupervisedModel):
         rare: tokens that occur fewer times than this in ``fit``, and those that it did not see, are one unknown token.
         max_length: steps of a sequence, at most; None: as many as the longest of ``fit`` has.
         draws: M, the draws of z for each sequence and step.
-        kl_warm_up: steps over which the weight of the KL rises from 0 to 1, so that the code is used before the
-            decoder has learnt to do without; what is reported and validated is always the bound itself.
+        beta, kl_warm_up, free_bits: the weight of the KL in training, steps over which it rises from 0, and nats of it
+            that each latent dimension has for nothing, so that the code is used before the decoder has learnt to do
+            without; what is reported and validated is always the bound itself.
         word_dropout: the probability with which the token before is hidden from the decoder, in training.
         dropout: the probability with which a number is dropped, in training, of what goes into the networks and out.
         standardise: frames, by "column", "shared" or "none"; "auto": "column".
@@ -70,6 +82,10 @@ class SequenceVAE(UnsupervisedModel):
             validation bound until the fit stops (None: as many as make 1000 steps, at least 5), and the largest norm
             of the gradient.
         dtype: of the networks.
+
+    Warns:
+        ConvergenceWarning: by ``fit``, if the posterior collapses: for more than half of the latent dimensions q(z | x)
+            is the prior.
 
     ``fit`` takes 5,000 steps in batches of 64 if it is not told otherwise.
 
@@ -96,7 +112,9 @@ class SequenceVAE(UnsupervisedModel):
         "rare",
         "max_length",
         "draws",
+        "beta",
         "kl_warm_up",
+        "free_bits",
         "word_dropout",
         "dropout",
         "standardise",
@@ -109,7 +127,7 @@ class SequenceVAE(UnsupervisedModel):
     STEPS = 5_000
     encoder: MeanFieldNormal
     decoder: SequenceHead
-    taken: Tensor
+    bound: Objective
 
     def __init__(
         self,
@@ -123,7 +141,9 @@ class SequenceVAE(UnsupervisedModel):
         rare: int = 0,
         max_length: int | None = None,
         draws: int = 1,
+        beta: float = 1.0,
         kl_warm_up: int = 0,
+        free_bits: float = 0.0,
         word_dropout: float = 0.25,
         dropout: float = 0.0,
         standardise: str = "auto",
@@ -144,6 +164,7 @@ class SequenceVAE(UnsupervisedModel):
         self.cell, self.bidirectional, self.words = one_of(cell, [*CELLS], "cell"), bool(bidirectional), bool(words)
         self.rare, self.kl_warm_up = count(rare, "rare", least=0), count(kl_warm_up, "kl_warm_up", least=0)
         self.draws = count(draws, "draws")
+        self.beta, self.free_bits = not_negative(beta, "beta"), not_negative(free_bits, "free_bits")
         self.dropout = checked_dropout(dropout)
         self.word_dropout = checked_dropout(word_dropout, "word_dropout")
         self.learning_rate, self.decay, self.clip = learning_rate, decay, clip
@@ -206,7 +227,7 @@ class SequenceVAE(UnsupervisedModel):
         with self._quietly():
             return self._outward(self.decoder.best(a + share * (b - a)))
 
-    def log_likelihood(self, x: Any, draws: int = 100, *, seed: int = 0) -> Estimate:
+    def log_likelihood(self, x: Any, draws: int = 100, *, seed: int = 0) -> ImportanceEstimate:
         r"""Estimate log p(x) of each sequence by importance weighting with the encoder, as ``VAE.log_likelihood`` does.
 
         Args:
@@ -225,7 +246,9 @@ class SequenceVAE(UnsupervisedModel):
         noise, size = self._noise(seed), max(1, CHUNK // count(draws, "draws", least=2))
         with self._quietly():
             for rows in u.split(size):
-                found.append(self._log_weights(rows, draws, noise).double() + self._jacobian(rows))
+                found.append(
+                    log_weights(self.encoder, self.decoder, rows, draws, noise).double() + self._jacobian(rows)
+                )
         return importance_estimate(torch.cat(found, 1).cpu(), 0.0)
 
     def elbo(self, x: Any, draws: int = 100, *, seed: int = 0) -> Estimate:
@@ -261,7 +284,7 @@ class SequenceVAE(UnsupervisedModel):
             if form.vocabulary is not None:
                 size = min(64, len(form.vocabulary))
                 steps: nn.Module = nn.Embedding(len(form.vocabulary), size)
-                drops = {"dropout": self.dropout, "word_dropout": self.word_dropout}
+                drops: dict[str, Any] = {"dropout": self.dropout, "word_dropout": self.word_dropout}
                 decoder: SequenceHead = TokenHead(
                     len(form.vocabulary), self.latent_dim, self.hidden, most=form.most, **how, **drops
                 )
@@ -271,26 +294,34 @@ class SequenceVAE(UnsupervisedModel):
             reader = Reader(steps, size, self.hidden, bidirectional=self.bidirectional, dropout=self.dropout, **how)
             encoder = MeanFieldNormal(Reading(reader, self.latent_dim))
         self.encoder, self.decoder = encoder.to(self.dtype), decoder.to(self.dtype)
-        self.register_buffer("taken", torch.zeros((), dtype=torch.float64))
+        self.bound = Objective(self.beta, self.kl_warm_up, self.free_bits, weighted=False)
 
     def _learn(self, train: Batch, held: Batch | None, how: Training) -> None:
         one = is_small_step(train[0].device, how.size, self.hidden)
+        # What is held out may get worse until the KL has its weight.
+        warm = math.ceil(self.kl_warm_up * how.size / len(train[0]))
+        patience = warm + (self.patience or max(5, math.ceil(1000 * how.size / len(train[0]))))
         try:
-            self._train_in_batches(self._loss, train, held, how, one=one, most=self.STEPS)
+            self._train_in_batches(self._loss, train, held, how, one=one, most=self.STEPS, patience=patience)
         finally:
             if self.fitted:
                 self._settle(train[0], how.seed)
+        self._warn_of_collapse(train[0])
 
     def _loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the negative bound of a batch in the data's units; in training its KL is weighted."""
+        """Return the negative bound of a batch in the data's units, with the options that bend it in training."""
         (u,) = batch
-        log_p, kl = elbo_terms(self.encoder, self.decoder, u, self.draws, generator)
-        reconstruction, divergence = -(log_p + self._jacobian(u)).mean(), kl.mean()
-        weight = 1.0
-        if self.training:
-            self.taken += 1
-            weight = min(1.0, float(self.taken) / self.kl_warm_up) if self.kl_warm_up else 1.0
-        return reconstruction + weight * divergence, {"reconstruction": reconstruction, "kl": divergence}
+        q, z, log_p = drawn_terms(self.encoder, self.decoder, u, self.draws, generator)
+        return self.bound(q, z, log_p + self._jacobian(u))
+
+    def _warn_of_collapse(self, rows: Tensor) -> None:
+        """Say how many latent dimensions are in use, and warn if the decoder has learnt to do without z."""
+        with self._quietly():
+            found = activity_of(self.encoder(rows[: 8 * CHUNK]))
+        said, warning = collapse(found, self.latent_dim)
+        self.message += f"; {said}"
+        if warning:
+            warnings.warn(f"{warning} Or more word_dropout=.", ConvergenceWarning, stacklevel=4)
 
     @torch.no_grad()
     def _settle(self, rows: Tensor, seed: int) -> None:
@@ -309,9 +340,6 @@ class SequenceVAE(UnsupervisedModel):
             return torch.zeros(len(u), dtype=self.dtype, device=u.device)
         of_step = Units(self.units.shift, self.units.scale, self._form.shape).log_jacobian
         return self._sequences.lengths(u).to(self.dtype) * of_step
-
-    def _log_weights(self, u: Tensor, draws: int, noise: torch.Generator) -> Tensor:
-        return log_weights(self.encoder, self.decoder, u, draws, noise)
 
     def _standardised(self, rows: Tensor) -> Tensor:
         return rows.to(self._device) if self._sequences.vocabulary is not None else super()._standardised(rows)
