@@ -52,7 +52,10 @@ class Space:
 
     def __call__(self, x: Any, name: str) -> Tensor:
         """Return rows as points (n, d), float64, on the device of the held-out rows."""
-        rows = self.form.check(x, name).to(self.scale)
+        try:
+            rows = self.form.check(x, name).to(self.scale)
+        except ValueError as error:
+            raise ValueError(str(error).replace("as in fit", f"as {HELD}")) from error
         return (rows.reshape(len(rows), -1) - self.shift) / self.scale
 
 
