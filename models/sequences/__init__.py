@@ -13,6 +13,6 @@ Sequences go in as a list of strings (read as characters, or as words), of lists
 Their parts: ``vocabulary`` (tokens and their indices; errors for those that ``fit`` did not see), ``frames`` (sequences
 of vectors or images), ``reader`` (sequences through a recurrent network), ``labelled`` (what classifier and tagger
 share), ``texts`` and ``streams`` (which part of a text trains, and texts in windows), ``blocks`` (errors of means over
-dependent tokens); ``decoder``, ``search`` and ``writer`` (sequences that are written); ``rows``
-and ``heads`` (sequences as rows of one tensor, and their distributions given a code).
+dependent tokens); ``decoder``, ``search`` and ``writer`` (sequences that are written); ``rows``,
+``heads`` and ``coded`` (sequences as rows of one tensor, their distributions given a code, and how both are learnt).
 """
