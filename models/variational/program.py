@@ -78,7 +78,7 @@ class Model(Program):
     """z from the prior, and x given z from the decoder."""
 
     def sites(self, size: int, x: Tensor | None, c: Tensor | None) -> Tensor:
-        """Return rows; of those given, what is missing is zero."""
+        """Return rows; of those given, what is missing is NaN."""
         z, layout = pyro.sample("z", self.prior(size)), self.vae.layout
         given = z if c is None else torch.cat([z, c.expand(*z.shape[:-1], -1)], -1)
         # Networks take rows (n, d); Pyro may draw many z at once, in front.
@@ -137,10 +137,13 @@ def _sampled(name: str, law: Any, x: Tensor | None, whole: bool) -> Tensor:
     if x is None:
         return pyro.sample(name, law)
     there = ~x.isnan()
-    if not there.all():
-        events = len(law.event_shape)
-        law = law.mask(there.all(-1)) if whole else (law.base_dist if events else law).mask(there).to_event(events)
-    return pyro.sample(name, law, obs=x.nan_to_num(0.0))
+    if there.all():
+        return pyro.sample(name, law, obs=x)
+    events, filled = len(law.event_shape), x.nan_to_num(0.0)
+    if whole:  # a category that is missing has no term, but Pyro wants one all the same
+        filled[~there.any(-1), 0] = 1.0
+    law = law.mask(there.any(-1)) if whole else (law.base_dist if events else law).mask(there).to_event(events)
+    return torch.where(there, pyro.sample(name, law, obs=filled), torch.nan)
 
 
 def programs(vae: LatentRows) -> Programs:

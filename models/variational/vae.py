@@ -58,7 +58,7 @@ class VAE(Answers):
             64).
         standardise: for Gaussian likelihoods; "shared", one shift and scale for all entries of a row, as images need;
             "column", one for each entry; "none"; "auto", "column" for tables and "shared" for the rest.
-        learning_rate: of Adam. Linear networks learn fastest at about 0.03, with ``decay``.
+        learning_rate: of Adam. None: 1e-3; for linear networks, ``hidden=()``, 0.03 with ``decay``.
         decay: whether it falls to zero along half a cosine over the steps or epochs that ``fit`` is given.
         clip: the largest norm of the gradient.
         ema: the decay of a moving average of the parameters, such as 0.999, which validates and is the result.
@@ -108,7 +108,7 @@ class VAE(Answers):
         free_bits: float = 0.0,
         hidden: Sequence[int] | None = None,
         standardise: str = "auto",
-        learning_rate: float = 1e-3,
+        learning_rate: float | None = None,
         decay: bool = False,
         clip: float | None = None,
         ema: float | None = None,
