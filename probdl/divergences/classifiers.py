@@ -91,6 +91,8 @@ def best(points: np.ndarray, labels: np.ndarray, weights: np.ndarray, seed: int)
 
 def fit(model: Any, points: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Any:
     """Fit a classifier or a pipeline that ends in one, with weights."""
+    if np.allclose(weights, 1, rtol=0, atol=1e-12):  # scikit-learn's trees take fifteen times as long with weights
+        return model.fit(points, labels)
     step = f"{model.steps[-1][0]}__" if hasattr(model, "steps") else ""
     return model.fit(points, labels, **{f"{step}sample_weight": weights})
 
