@@ -13,8 +13,8 @@ from probdl.models.autoencoders.codes import PlainAutoencoder
 from probdl.models.unsupervised import Batch
 from probdl.nn import MLP
 
-WEIGHTS = {"l1": 0.5, "kl": 0.5}
-DECAY = 1e-3
+WEIGHTS = {"l1": 0.5, "kl": 1.0}
+DECAY = 1e-2
 
 
 class SparseAutoencoder(PlainAutoencoder):
@@ -35,7 +35,7 @@ class SparseAutoencoder(PlainAutoencoder):
     Args:
         latent_dim: the number of entries of a code.
         penalty: "l1" or "kl".
-        weight: λ or β; None: .5.
+        weight: λ or β; None: .5 for "l1", 1 for "kl".
         target: ρ, the mean that "kl" presses for.
         weight_decay: δ, for "kl".
         encoder: a network (n, ...) → (n, latent_dim), before the ReLU or sigmoid. None: an MLP of ``hidden``.

@@ -72,9 +72,10 @@ def _transposed(layer: nn.Module, z: Tensor, bias: Tensor, before: Sequence[int]
     if isinstance(layer, nn.Linear):
         return linear(z, layer.weight.T, bias)
     assert isinstance(layer, nn.Conv2d)
-    steps = zip(before[1:], z.shape[2:], layer.stride, layer.padding, layer.kernel_size)
-    missing = [size - ((out - 1) * stride - 2 * int(pad) + kernel) for size, out, stride, pad, kernel in steps]
-    return conv_transpose2d(z, layer.weight, bias, layer.stride, layer.padding, missing)  # type: ignore[arg-type]
+    padding = (int(layer.padding[0]), int(layer.padding[1]))
+    steps = zip(before[1:], z.shape[2:], layer.stride, padding, layer.kernel_size)
+    missing = [size - ((out - 1) * stride - 2 * pad + kernel) for size, out, stride, pad, kernel in steps]
+    return conv_transpose2d(z, layer.weight, bias, layer.stride, padding, missing)
 
 
 @torch.no_grad()
