@@ -62,8 +62,13 @@ def _names(likelihood: str | Mapping[Any, str], form: Form, rows: Sequence[Tenso
                 "Make it text for 'categorical', as in x[column].astype(str)."
             )
         elif name == "auto":
-            names[i] = "bernoulli" if all(is_binary(x[:, i]) for x in rows) else "gaussian"
+            names[i] = "bernoulli" if _are_bits([x[:, i] for x in rows]) else "gaussian"
     return names
+
+
+def _are_bits(rows: Sequence[Tensor]) -> bool:
+    """Whether a column holds zeros and ones, and both of them in training: a constant column is to be told."""
+    return all(map(is_binary, rows)) and bool((rows[0] == 0).any() and (rows[0] == 1).any())
 
 
 def _by_label(likelihood: Mapping[Any, str], labels: Sequence[Any]) -> dict[Any, str]:
