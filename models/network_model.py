@@ -83,6 +83,7 @@ class NetworkModel(nn.Module, ABC):
     """
 
     SETTINGS: ClassVar[tuple[str, ...]] = ()  # arguments of the constructor that a file keeps
+    PATIENCE: ClassVar[int] = 1000  # steps without a better validation loss until a fit stops, by default
     learning_rate: float
     decay: bool
     patience: int | None
@@ -186,13 +187,24 @@ class NetworkModel(nn.Module, ABC):
             "epochs": how.epochs,
             "steps": most if how.epochs is None and how.steps is None else how.steps,
             "learning_rate": cosine(self.learning_rate) if self.decay else self.learning_rate,
-            "patience": self.patience or max(5, math.ceil(1000 * how.size / len(train[0]))),
+            "patience": self._epochs_of_patience(how, len(train[0])),
             "clip": self.clip,
             **how.loop,
             **more,
         }
         self._train(loss, train, one=one, validation=held, **arguments)
         self.message += "" if held else "; nothing was held out to stop early"
+
+    def _epochs_of_patience(self, how: Training, rows: int, warm_up: int = 0) -> int:
+        """Return the epochs without a better validation loss until a fit stops: the user's, or ``PATIENCE`` steps.
+
+        Args:
+            how: of ``fit``.
+            rows: that train.
+            warm_up: steps more, in which what is held out may get worse.
+        """
+        own = self.patience or max(5, math.ceil(self.PATIENCE * how.size / rows))
+        return own + math.ceil(warm_up * how.size / rows)
 
     def _duel_in_batches(
         self,

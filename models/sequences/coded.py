@@ -97,9 +97,7 @@ class CodedSequences(UnsupervisedModel):
 
     def _learn(self, train: Batch, held: Batch | None, how: Training) -> None:
         one = is_small_step(train[0].device, how.size, self.hidden)
-        # What is held out may get worse until the KL has its weight.
-        warm = math.ceil(self.kl_warm_up * how.size / len(train[0]))
-        patience = warm + (self.patience or max(5, math.ceil(1000 * how.size / len(train[0]))))
+        patience = self._epochs_of_patience(how, len(train[0]), self.kl_warm_up)
         try:
             self._train_in_batches(self._loss, train, held, how, one=one, most=self.STEPS, patience=patience)
         finally:

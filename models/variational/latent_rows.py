@@ -30,6 +30,7 @@ from probdl.models.variational.support import check_entries, check_support
 from probdl.nn import seeded
 
 STEPS = 20_000
+RATE, LINEAR_RATE = 1.5e-3, 0.03
 DRAWS = 5000  # of z, at least, that a decoder's scale rests on; n of them cost 1/(2n) nats a row
 
 
@@ -38,6 +39,7 @@ class LatentRows(Encoding, GenerativeModel):
 
     CONDITIONAL: ClassVar[bool] = True
     MISSING: ClassVar[bool] = True
+    PATIENCE: ClassVar[int] = 300
     latent_dim: int
     likelihood: str | dict[Any, str]
     scale: str
@@ -97,10 +99,9 @@ class LatentRows(Encoding, GenerativeModel):
         encoder, _ = self._pair()
         encoder.inputs.learn(train[0])
         one = is_small(train[0][: how.size])
-        more = {"ema": self.ema, "learning_rate": self._rate_of_learning()}
-        if self.kl_warm_up:  # what is held out may get worse until the KL has its weight
-            epochs = math.ceil(self.kl_warm_up * how.size / len(train[0]))
-            more["patience"] = epochs + (self.patience or max(5, math.ceil(1000 * how.size / len(train[0]))))
+        # What is held out may get worse until the KL has its weight.
+        patience = self._epochs_of_patience(how, len(train[0]), self.kl_warm_up)
+        more = {"ema": self.ema, "learning_rate": self._rate_of_learning(), "patience": patience}
         try:
             self._train_in_batches(self._loss(), train, held, how, one=one, most=STEPS, **more)
         finally:
@@ -109,11 +110,11 @@ class LatentRows(Encoding, GenerativeModel):
         self._warn_of_collapse(train)
 
     def _rate_of_learning(self) -> Rate:
-        """Return what was asked for; else 1e-3, or what brings linear networks to their optimum, 30 times as fast."""
+        """Return what was asked for; else what is best for digits, or brings linear networks to their optimum."""
         if self.learning_rate is not None:
             return cosine(self.learning_rate) if self.decay else self.learning_rate
         linear = self.hidden == () and not is_image(self._form.shape)
-        return cosine(0.03) if linear else cosine(1e-3) if self.decay else 1e-3
+        return cosine(LINEAR_RATE) if linear else cosine(RATE) if self.decay else RATE
 
     def _loss(self) -> Callable[[Batch, torch.Generator], tuple[Tensor, Terms]]:
         """Return the negative bound in the data's units, a function of a batch and a generator."""

@@ -58,11 +58,11 @@ class VAE(Answers):
             64).
         standardise: for Gaussian likelihoods; "shared", one shift and scale for all entries of a row, as images need;
             "column", one for each entry; "none"; "auto", "column" for tables and "shared" for the rest.
-        learning_rate: of Adam. None: 1e-3; for linear networks, ``hidden=()``, 0.03 with ``decay``.
+        learning_rate: of Adam. None: 1.5e-3; for linear networks, ``hidden=()``, 0.03 with ``decay``.
         decay: whether it falls to zero along half a cosine over the steps or epochs that ``fit`` is given.
         clip: the largest norm of the gradient.
         ema: the decay of a moving average of the parameters, such as 0.999, which validates and is the result.
-        patience: epochs without a better validation bound until the fit stops; None: as many as make 1000 steps, at
+        patience: epochs without a better validation bound until the fit stops; None: as many as make 300 steps, at
             least 5.
         dtype: of the networks.
 
