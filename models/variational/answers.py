@@ -103,11 +103,11 @@ class Answers(LatentRows):
             Mattei and Frellsen (2019), MIWAE: deep generative modelling and imputation of incomplete data sets, ICML.
         """
         _, units = self._rows("impute")
-        u, *c = self._batch(x, condition)
+        (u, *c), size = self._batch(x, condition), max(1, CHUNK // count(draws, "draws", least=2))
         noise, some = self._noise(seed), u.isnan().reshape(len(u), -1).any(1).nonzero()[:, 0]
         found, ess = u.clone(), []
         with self._quietly():
-            for rows in some.split(max(1, CHUNK // count(draws, "draws", least=2))):
+            for rows in some.split(size) if len(some) else ():
                 part = imputed(*self._pair(), u[rows], c[0][rows] if c else None, draws, mean, noise)
                 found[rows] = part.rows.to(found)
                 ess.append(part.ess)
