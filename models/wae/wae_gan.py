@@ -59,7 +59,7 @@ class WAEGAN(WassersteinAutoencoder):
         latent_dim: the dimension of z.
         encoder, decoder, cost, stochastic, start, hidden, standardise, dtype: as of ``WAEMMD``.
         critic: a network (n, latent_dim) → (n,) or (n, 1), to which log p(z) is added. None: an MLP of 128, 128, 128.
-        weight: λ; None: as large as the mean cost c(x, x̄) of reconstructing training rows by their mean, so that the
+        weight: λ; None: half of the mean cost c(x, x̄) of reconstructing training rows by their mean, so that the
             penalty counts alike whatever the units and the dimension. ``penalty_weight`` has the number.
         critic_steps: of the critic, for each step of encoder and decoder.
         learning_rate: of Adam (β₁ = .5), for encoder and decoder; the critic's is ``critic_rate`` times it.
@@ -83,7 +83,7 @@ class WAEGAN(WassersteinAutoencoder):
     """
 
     SETTINGS = (*WassersteinAutoencoder.SETTINGS, "critic_steps", "critic_rate")
-    SHARE = 1.0
+    SHARE = 0.5
 
     def __init__(
         self,
