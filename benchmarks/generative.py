@@ -8,14 +8,15 @@ between two sides is a mean over rounds of paired differences, with a t interval
 - "pythae" are its defaults: pixels between 0 and 1, a sigmoid at the end of the decoder, 100 epochs at rate 1e-4 in
   batches of 64, the VAE's reconstruction by squares with σ = 1, the WAE's penalty .03.
 - "pythae, set well": rate 1e-3 and the best state on a tenth that is kept back; for the VAE pixels divided by --sigma,
-  the scale that ours learns, and no sigmoid; for the WAE the penalty 10/.05 of its paper. Its sampler returns the
-  decoder's mean; "with noise" adds the noise of that σ to it, as the likelihood has it.
+  the scale that ours learns, and no sigmoid, or with --binarise its cross-entropy; for the WAE the penalty 10/.05 of
+  its paper. Its sampler returns the decoder's mean; "with noise" draws from the likelihood around it.
 
-Energy distance (and the other measures of ``evaluate``) to held-out rows: of the same number of samples from all sides.
+Energy distance, and other measures of ``evaluate``, to held-out rows: of the same number of samples from all sides. An
+autoencoder has no samples; compared is how well held-out rows are reconstructed.
 Timed is the fit, wall clock and CPU; the ratio is the median over rounds.
 
     python benchmarks/generative.py [--rounds 5] [--threads 1] [--latent-dim 8]
-    python benchmarks/generative.py --mnist t10k-images-idx3-ubyte.gz --rounds 1 --latent-dim 16
+    python benchmarks/generative.py --mnist t10k-images-idx3-ubyte.gz --rounds 1 --latent-dim 16 --only VAE --binarise
 """
 
 import argparse
@@ -40,7 +41,7 @@ from probdl import data
 from probdl.models import evaluate
 from probdl.models.networks import chosen_decoder, chosen_encoder
 
-DISTANCES = ["energy", "mmd2", "sliced_wasserstein", "precision", "recall", "density", "coverage"]
+MEASURES = ["energy", "mmd2", "sliced_wasserstein", "precision", "recall", "density", "coverage"]
 LEVEL = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # t, 97.5 %
 
 
@@ -71,8 +72,12 @@ class Ours:
         self.model = getattr(probdl.models, self.name)(**fixed, **self.settings)
         self.model.fit(x, seed=seed, device="cpu", progress=False)
 
-    def sample(self, n, seed):
-        return self.model.sample(n, seed=seed)
+    def samples(self, n, seed):
+        """Return samples by what is to be added to the side's name; an autoencoder has none."""
+        return {} if self.name == "Autoencoder" else {"": self.model.sample(n, seed=seed)}
+
+    def reconstruct(self, x):
+        return self.model.reconstruct(x) if hasattr(self.model, "reconstruct") else None
 
     def said(self):
         return self.model.message
@@ -81,9 +86,10 @@ class Ours:
 class Theirs:
     """A model of pythae around the same layers."""
 
-    def __init__(self, name, latent, well=False, sigma=None, noise=False, **settings):
-        self.name, self.latent, self.well, self.noise, self.settings = name, latent, well, noise, settings
-        self.unit = sigma if well and name == "VAE" else 1.0
+    def __init__(self, name, latent, well=False, sigma=None, **settings):
+        self.name, self.latent, self.well, self.settings = name, latent, well, settings
+        self.unit = sigma or 1.0
+        self.binary = settings.get("reconstruction_loss") == "bce"
 
     def fit(self, x, seed):
         import pythae.models
@@ -113,22 +119,25 @@ class Theirs:
                 weights = next(Path(folder).rglob("final_model/model.pt"))
                 self.model.load_state_dict(torch.load(weights, weights_only=False)["model_state_dict"])
         self.model.eval()
-        self.rows = rows
 
-    def sample(self, n, seed):
-        from pythae.samplers import GaussianMixtureSampler, NormalSampler
+    def samples(self, n, seed):
+        from pythae.samplers import NormalSampler
 
+        if self.name == "AE":
+            return {}
         torch.manual_seed(seed)
         with torch.no_grad(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-            sampler = (GaussianMixtureSampler if self.name == "AE" else NormalSampler)(self.model)
-            if self.name == "AE":
-                from pythae.data.datasets import BaseDataset
+            found = NormalSampler(self.model).sample(num_samples=n).double().cpu()
+        scaled = {"": found * self.unit}
+        if self.binary:
+            scaled[", with noise"] = found.bernoulli()
+        elif self.unit != 1.0:
+            scaled[", with noise"] = (found + torch.randn(found.shape, dtype=torch.float64)) * self.unit
+        return scaled
 
-                sampler.fit(BaseDataset(self.rows, torch.ones(len(self.rows))))
-            found = sampler.sample(num_samples=n).double().cpu()
-        if self.noise:
-            found += torch.randn(found.shape, dtype=torch.float64)
-        return found * self.unit
+    def reconstruct(self, x):
+        with torch.no_grad():
+            return self.model.reconstruct((x / self.unit).float()).double() * self.unit
 
     def said(self):
         return "100 epochs"
@@ -156,23 +165,22 @@ def wrapped(net, encoder, split=False):
     return Wrapped()
 
 
-def sides(latent, sigma, only):
+def sides(latent, sigma, binary, only):
     """Return what builds each side, ours and theirs of one kind after another."""
+    well = {"reconstruction_loss": "bce"} if binary else {"sigma": sigma}
     every = {
         "VAE, ours": lambda: Ours("VAE", latent),
         "VAE, pythae": lambda: Theirs("VAE", latent),
-        "VAE, pythae, set well": lambda: Theirs("VAE", latent, True, sigma),
-        "VAE, pythae, set well, with noise": lambda: Theirs("VAE", latent, True, sigma, noise=True),
+        "VAE, pythae, set well": lambda: Theirs("VAE", latent, True, **well),
         "WAE-MMD, ours": lambda: Ours("WAEMMD", latent),
         "WAE-MMD, pythae": lambda: Theirs("WAE", latent),
         "WAE-MMD, pythae, set well": lambda: Theirs("WAE", latent, True, reg_weight=200.0),
         "AE, ours": lambda: Ours("Autoencoder", latent),
         "AE, pythae": lambda: Theirs("AE", latent),
+        "AE, pythae, set well": lambda: Theirs("AE", latent, True),
         "GAN, ours": lambda: Ours("GAN", latent),
     }
-    names = {"VAE": "VAE", "WAE-MMD": "WAEMMD", "AE": "Autoencoder", "GAN": "GAN"}
-    there = [name for name in every if names[name.split(",")[0]] in probdl.models.__all__]
-    return {name: every[name] for name in there if any(name.startswith(start) for start in only)}
+    return {name: build for name, build in every.items() if any(name.startswith(start) for start in only)}
 
 
 def timed(side, x, seed):
@@ -182,8 +190,8 @@ def timed(side, x, seed):
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def run(x, held, rounds, build, draws, measures, threads):
-    """Return a record for each round and side."""
+def run(x, held, rounds, build, draws, threads):
+    """Return a record for each round, side and kind of samples."""
     found = []
     for number in range(rounds):
         train, test = divided(x, number, held)
@@ -192,20 +200,28 @@ def run(x, held, rounds, build, draws, measures, threads):
             side = build[name]()
             seconds, cpu = timed(side, train, number)
             torch.set_num_threads(threads)
-            record = {"round": number, "side": name, "seconds": seconds, "cpu": cpu, "said": side.said()}
-            if hasattr(getattr(side, "model", None), "sample") or isinstance(side, Theirs):
-                table = evaluate(side.sample(draws, number), test, train=train, measures=measures).table
-                record |= {measure: table.loc[measure, "value"] for measure in measures}
-                record |= {f"{measure}, se": table.loc[measure, "stderr"] for measure in measures}
-            if hasattr(getattr(side, "model", None), "log_likelihood") and isinstance(side, Ours):
+            record = {"round": number, "seconds": seconds, "cpu": cpu, **squared_error(side, test)}
+            if isinstance(side, Ours):
                 record |= likelihood(side.model, test)
-            found.append(record)
-            energy, error = (record.get(key, math.nan) for key in ("energy", "energy, se"))
-            print(
-                f"  round {number}, {name}: {seconds:.1f} s, energy {energy:.4f} ± {error:.4f} ({side.said()})",
-                flush=True,
-            )
+            print(f"  round {number}, {name}: {seconds:.1f} s, {cpu:.1f} CPU-s ({side.said()})", flush=True)
+            for more, samples in (side.samples(draws, number) or {"": None}).items():
+                found.append({**record, "side": name + more, **quality(samples, test)})
     return pd.DataFrame(found)
+
+
+def quality(samples, test):
+    """Return the measures of samples."""
+    if samples is None:
+        return {}
+    table = evaluate(samples, test, measures=MEASURES).table
+    print(f"    energy {table.value.energy:.4f} ± {table.stderr.energy:.4f}", flush=True)
+    return table["value"].to_dict() | table["stderr"].add_suffix(", se").to_dict()
+
+
+def squared_error(side, test):
+    """Return the squared error of reconstructed held-out rows, a row's sum over pixels."""
+    back = side.reconstruct(test)
+    return {} if back is None else {"error": float((back - test).square().flatten(1).sum(1).mean())}
 
 
 def likelihood(model, test, draws=200):
@@ -224,30 +240,38 @@ def likelihood(model, test, draws=200):
 
 def interval(values):
     """Return mean and half-width of the 95 % t interval."""
-    n = len(values)
+    values, n = list(values), len(values)
     return statistics.mean(values), LEVEL[n] * statistics.stdev(values) / math.sqrt(n) if n in LEVEL else math.nan
 
 
-def report(found, measures):
+def report(found):
     """Print the tables."""
     rounds = found["round"].nunique()
-    print(f"\nMean over {rounds} rounds ± half of the 95 % t interval")
+    print(
+        f"\nMean over {rounds} rounds ± half of the 95 % t interval; error: sum of squares of a reconstructed held-out row"
+    )
     for name, rows in found.groupby("side", sort=False):
-        cells = [f"{m} {a:.4f} ± {b:.4f}" for m in measures if rows[m].notna().all() for a, b in [interval(rows[m])]]
-        print(f"  {name:<34} {'; '.join(cells)}")
-        print(f"  {'':<34} median {rows.seconds.median():.1f} s, {rows.cpu.median():.1f} CPU-s")
+        means = [(m, *interval(rows[m])) for m in (*MEASURES, "error") if m in rows and rows[m].notna().all()]
+        print(f"  {name}: median {rows.seconds.median():.1f} s, {rows.cpu.median():.1f} CPU-s")
+        print("     " + "; ".join(f"{m} {mean:.4f} ± {half:.4f}" for m, mean, half in means))
         if "log-likelihood" in rows and rows["log-likelihood"].notna().all():
             of_rows = ", ".join(
-                f"{v:.2f} ± {se:.2f} (over rows; Monte Carlo {mc:.2f})"
+                f"{v:.2f} ± {se:.2f} (Monte Carlo {mc:.2f})"
                 for v, se, mc in zip(*(rows[f"log-likelihood{end}"] for end in ("", ", se", ", mc")))
             )
-            print(f"  {'':<34} held-out log-likelihood, nats an image: {of_rows}")
+            print(f"     held-out log-likelihood, nats an image, ± standard error over rows: {of_rows}")
+    compare(found, "energy" if "energy" in found else "error")
+
+
+def compare(found, measure):
+    """Print what ours and theirs differ by."""
     wide = found.pivot(index="round", columns="side")
-    print("\nPaired differences in energy distance (below 0: ours is closer), and ratios of time (median; range)")
-    for ours in [name for name in wide["energy"] if name.endswith("ours")]:
-        for theirs in [name for name in wide["energy"] if "pythae" in name]:
-            gap, half = interval((wide["energy"][ours] - wide["energy"][theirs]).tolist())
-            ratios = [(wide[c][ours] / wide[c][theirs]).sort_values().tolist() for c in ("seconds", "cpu")]
+    print(f"\nPaired differences in {measure} (below 0: ours is closer), and ratios of time (median; range)")
+    names = [name for name in wide[measure] if wide[measure][name].notna().all()]
+    for ours in [name for name in names if name.endswith("ours")]:
+        for theirs in [name for name in names if "pythae" in name]:
+            gap, half = interval(wide[measure][ours] - wide[measure][theirs])
+            ratios = [(wide[clock][ours] / wide[clock][theirs]).sort_values().tolist() for clock in ("seconds", "cpu")]
             said = [f"{statistics.median(r):.2f} ({r[0]:.2f} to {r[-1]:.2f})" for r in ratios]
             print(f"  {ours} − {theirs}: {gap:+.4f} ± {half:.4f}; seconds ÷ {said[0]}, CPU ÷ {said[1]}")
 
@@ -260,22 +284,25 @@ def main():
     parser.add_argument("--sigma", type=float, default=0.1, help="what pythae's pixels are divided by, set well")
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--mnist", help="an IDX file of images, gzipped or not; a fifth of them is held out")
+    parser.add_argument("--binarise", action="store_true", help="draw each pixel once, black with its grey value")
     parser.add_argument("--only", default="VAE,WAE,AE,GAN", help="kinds, by commas")
     parser.add_argument("--csv", help="where to write every round")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.disable(logging.WARNING)
     x = idx_images(options.mnist) if options.mnist else data.digits().images
+    if options.binarise:
+        x = x.bernoulli(generator=torch.Generator().manual_seed(0))
     held = len(x) // 5
     print(
         f"torch {torch.__version__}, {platform.machine()}, {options.threads} thread(s); {len(x) - held} rows train, of "
         f"shape {tuple(x.shape[1:])}, {held} held out, {options.draws} samples, latent_dim {options.latent_dim}"
     )
-    build = sides(options.latent_dim, options.sigma, options.only.split(","))
-    found = run(x, held, options.rounds, build, options.draws, DISTANCES, options.threads)
+    build = sides(options.latent_dim, options.sigma, options.binarise, options.only.split(","))
+    found = run(x, held, options.rounds, build, options.draws, options.threads)
     if options.csv:
         found.to_csv(options.csv, index=False)
-    report(found, DISTANCES)
+    report(found)
 
 
 if __name__ == "__main__":
