@@ -247,9 +247,7 @@ def interval(values):
 def report(found):
     """Print the tables."""
     rounds = found["round"].nunique()
-    print(
-        f"\nMean over {rounds} rounds ± half of the 95 % t interval; error: sum of squares of a reconstructed held-out row"
-    )
+    print(f"\nMean over {rounds} rounds ± half of the 95 % t interval; error: of reconstructed held-out rows, squared")
     for name, rows in found.groupby("side", sort=False):
         means = [(m, *interval(rows[m])) for m in (*MEASURES, "error") if m in rows and rows[m].notna().all()]
         print(f"  {name}: median {rows.seconds.median():.1f} s, {rows.cpu.median():.1f} CPU-s")
@@ -285,7 +283,7 @@ def main():
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--mnist", help="an IDX file of images, gzipped or not; a fifth of them is held out")
     parser.add_argument("--binarise", action="store_true", help="draw each pixel once, black with its grey value")
-    parser.add_argument("--only", default="VAE,WAE,AE,GAN", help="kinds, by commas")
+    parser.add_argument("--only", nargs="+", default=["VAE", "WAE", "AE", "GAN"], help="what names of sides begin with")
     parser.add_argument("--csv", help="where to write every round")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -298,7 +296,7 @@ def main():
         f"torch {torch.__version__}, {platform.machine()}, {options.threads} thread(s); {len(x) - held} rows train, of "
         f"shape {tuple(x.shape[1:])}, {held} held out, {options.draws} samples, latent_dim {options.latent_dim}"
     )
-    build = sides(options.latent_dim, options.sigma, options.binarise, options.only.split(","))
+    build = sides(options.latent_dim, options.sigma, options.binarise, options.only)
     found = run(x, held, options.rounds, build, options.draws, options.threads)
     if options.csv:
         found.to_csv(options.csv, index=False)
