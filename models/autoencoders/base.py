@@ -79,7 +79,7 @@ class EncoderDecoder(Encoding):
         if self.latent_dim > entries and not self.OVERCOMPLETE:
             raise ValueError(
                 f"latent_dim must be at most the number of entries of a row, {entries}; got {self.latent_dim}. "
-                f"A {type(self).__name__} would copy its input. {self.INSTEAD}"
+                f"It would copy its input. {self.INSTEAD}"
             )
 
     def _build(self, seed: int) -> None:

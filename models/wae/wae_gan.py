@@ -110,6 +110,8 @@ class WAEGAN(WassersteinAutoencoder):
             latent_dim, networks, cost=cost, weight=weight, stochastic=stochastic, start=start, hidden=hidden,
             standardise=standardise, learning_rate=learning_rate, decay=decay, patience=patience, dtype=dtype,
         )  # fmt: skip
+        if not 0 < critic_rate < math.inf:
+            raise ValueError(f"critic_rate must be a positive number; got {critic_rate!r}.")
         self.critic_steps, self.critic_rate = count(critic_steps, "critic_steps"), critic_rate
         self.critic: CodeCritic | None = None
 
