@@ -41,7 +41,7 @@ def normal(entries=(), variance=(0.5,)):
 def free(variance):
     head = FreeScaleNormalHead(nn.Identity(), (D,)).double().eval()
     with torch.no_grad():
-        head.log_variance.copy_((torch.tensor(variance, dtype=torch.float64) - 1e-5).log())
+        head.raw.copy_((torch.tensor(variance, dtype=torch.float64) - 1e-5).log() / 5)
     return head
 
 

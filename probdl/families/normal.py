@@ -14,6 +14,7 @@ from torch.nn.functional import softplus
 from probdl.families.conditional import Conditional, observed, summed
 
 VARIANCE_FLOOR = 1e-5
+GAIN = 5.0  # Adam's steps are of one size; a scale has further to go than weights, over orders of magnitude
 
 
 class AnyNormalHead(Conditional):
@@ -133,13 +134,12 @@ class FreeScaleNormalHead(AnyNormalHead):
 
     def __init__(self, network: nn.Module, entries: Sequence[int] = ()) -> None:
         super().__init__(network)
-        # A scale near 0 is reached by multiplication, as Adam's steps are of one size.
-        self.log_variance = nn.Parameter(torch.full(tuple(entries), math.log(1 - VARIANCE_FLOOR)))
+        self.raw = nn.Parameter(torch.full(tuple(entries), math.log(1 - VARIANCE_FLOOR) / GAIN))
 
     @property
     def variance(self) -> Tensor:
         """The variance of each entry, or of all."""
-        return self.log_variance.exp() + VARIANCE_FLOOR
+        return (GAIN * self.raw).exp() + VARIANCE_FLOOR
 
     def moments(self, given: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's output, and the variance."""
