@@ -125,9 +125,9 @@ class Evaluation:
         Returns:
             The axes; of a new figure the first.
         """
-        from probdl.models.judging.pictures import draw, panels
+        from probdl.models.judging.pictures import draw, plot_panels
 
-        return panels(self.table) if ax is None else draw(self.table, ax)
+        return plot_panels(self.table) if ax is None else draw(self.table, ax)
 
     def __repr__(self) -> str:
         table = self.table.to_string(float_format=_short, na_rep="—")

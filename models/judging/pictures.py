@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ACROSS = 3  # panels beside one another
 
 
-def panels(table: pd.DataFrame) -> Axes:
+def plot_panels(table: pd.DataFrame) -> Axes:
     """Draw a panel for each measure in a new figure; return the first."""
     import matplotlib.pyplot as plt
 
