@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from probdl.models.network_model import Training
 from probdl.models.row_model import home
 from probdl.models.unsupervised import Batch
 
+GAMMA = 0.05  # of R1, for each entry of a row
 SURE = 0.01  # a discriminator that errs less on average, on both sides, leaves the generator no gradient
 
 
@@ -43,7 +45,7 @@ class GAN(DuellingModel):
         saturating: whether the generator descends the bound itself, as in the formula, and not −E log D(G(z)) (for
             other divergences: the term of the data, at samples), whose gradient does not die where D is sure.
         penalty: γ of R1, :math:`\tfrac{γ}{2} E_x |∇V(x)|^2` at data, V the logit; 0 for none. A larger one steadies
-            the game and blurs the samples.
+            the game and blurs the samples. None: 0.05 for each entry of a row, as the squared slope is a sum over them.
         critic_steps: k, steps of the discriminator before each of the generator.
         optimiser: "adam" (β = 0, 0.999), "rmsprop", "momentum" (0.9) or "sgd", of both.
         learning_rates: of the discriminator and the generator.
@@ -87,7 +89,7 @@ class GAN(DuellingModel):
         *,
         loss: str = "js",
         saturating: bool = False,
-        penalty: float = 0.1,
+        penalty: float | None = None,
         critic_steps: int = 1,
         optimiser: str = "adam",
         learning_rates: Sequence[float] = (4e-4, 2e-4),
@@ -104,7 +106,7 @@ class GAN(DuellingModel):
             critic_steps=critic_steps, optimiser=optimiser, learning_rates=learning_rates, decay=decay, ema=ema,
         )  # fmt: skip
         self.loss, self.saturating = one_of(loss, [*KINDS], "loss"), bool(saturating)
-        self.penalty = not_negative(penalty, "penalty")
+        self.penalty = None if penalty is None else not_negative(penalty, "penalty")
 
     @classmethod
     def algorithm_1(cls, latent_dim: int = 8, **changes: Any) -> GAN:
@@ -165,7 +167,7 @@ class GAN(DuellingModel):
     def _critic_loss(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         critic, fakes = self._players[0], self._fakes(batch, noise)
         fake, terms = critic(fakes.detach(), *batch[1:]), {}
-        if self.penalty:
+        if weight_of_slopes := self._gamma / 2:
             real, slopes = critic.with_slopes(*batch)
             terms["slope2"] = slopes.mean()
         else:
@@ -174,11 +176,16 @@ class GAN(DuellingModel):
         with torch.no_grad():
             terms |= {self.loss: -bound / weight(self.loss)}
             terms |= {name: probability(v, self.loss).mean() for name, v in (("real", real), ("fake", fake))}
-        return bound + 0.5 * self.penalty * terms.get("slope2", 0.0), terms
+        return bound + weight_of_slopes * terms.get("slope2", 0.0), terms
 
     def _generator_loss(self, batch: Batch, noise: torch.Generator) -> Tensor:
         values = self._players[0](self._fakes(batch, noise), *batch[1:])
         return generator_loss(values, self.loss, self.saturating)
+
+    @property
+    def _gamma(self) -> float:
+        """γ of R1."""
+        return GAMMA * math.prod(self._form.shape) if self.penalty is None else self.penalty
 
     def _warn_if_sure(self) -> None:
         """Say so if the discriminator ended without error, so that the generator learns nothing more."""
