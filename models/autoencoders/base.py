@@ -17,7 +17,7 @@ from probdl.models.row_model import home
 from probdl.models.unsupervised import Batch
 from probdl.nn import seeded
 
-STEPS = 5000
+EPOCHS = 20
 Loss = Tensor | tuple[Tensor, dict[str, Tensor]]
 
 
@@ -33,6 +33,7 @@ class EncoderDecoder(Encoding):
     SETTINGS: ClassVar[tuple[str, ...]] = (
         "latent_dim", "hidden", "standardise", "learning_rate", "decay", "patience",
     )  # fmt: skip
+    STEPS: ClassVar[int] = 2000  # at most, or so many as make EPOCHS, where fit is not told
     OVERCOMPLETE: ClassVar[bool] = False  # whether a code may have more entries than a row
     INSTEAD: ClassVar[str] = "A SparseAutoencoder or a KSparseAutoencoder can have more codes than entries."
 
@@ -110,7 +111,13 @@ class EncoderDecoder(Encoding):
         return "the code"
 
     def _learn(self, train: Batch, held: Batch | None, how: Training) -> None:
-        self._train_in_batches(self._loss, train, held, how, one=is_small(train[0][: how.size]), most=STEPS)
+        self._train_in_batches(
+            self._loss, train, held, how, one=is_small(train[0][: how.size]), most=self._most(train, how)
+        )
+
+    def _most(self, train: Batch, how: Training) -> int:
+        """Return the number of steps at most where ``fit`` names neither epochs nor steps."""
+        return max(self.STEPS, EPOCHS * math.ceil(len(train[0]) / how.size))
 
     def _loss(self, batch: Batch, noise: torch.Generator) -> Loss:
         """Return the loss of a batch, a mean over its rows, and its terms if it has several."""

@@ -17,7 +17,7 @@ class Autoencoder(PlainAutoencoder):
     Rows u are in standardised units, and squares are summed over their entries. A code has fewer entries than a row:
     what the data do not share is lost. Nothing is said of how codes are distributed, so there is no ``sample``.
 
-    Without epochs and steps, at most 5000 steps are taken.
+    Without epochs and steps, at most 2000 steps are taken, or 20 epochs if these are more.
 
     Args:
         latent_dim: the dimension of the code z = f(u).

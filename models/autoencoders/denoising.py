@@ -28,7 +28,7 @@ class DenoisingAutoencoder(Autoencoder):
     :math:`Σ(Σ + s^2 I)^{-1} \tilde u` under Gaussian noise, Σ the covariance of u. ``reconstruct`` adds no noise: it
     takes rows as they are, noisy ones to be cleaned.
 
-    Without epochs and steps, at most 5000 steps are taken.
+    Without epochs and steps, at most 2000 steps are taken, or 20 epochs if these are more.
 
     Args:
         latent_dim: the dimension of the code.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from probdl.models.arguments import count
-from probdl.models.autoencoders.base import STEPS, Loss
+from probdl.models.autoencoders.base import Loss
 from probdl.models.autoencoders.codes import PlainAutoencoder
 from probdl.models.autoencoders.tied import Transposed
 from probdl.models.network_model import Training
@@ -28,7 +28,7 @@ class KSparseAutoencoder(PlainAutoencoder):
     steps k falls from all entries to its value. With k = ``latent_dim`` the codes are those of a tied linear
     autoencoder.
 
-    Without epochs and steps, at most 5000 steps are taken.
+    Without epochs and steps, at most 2000 steps are taken, or 20 epochs if these are more.
 
     Args:
         latent_dim: the number of entries of a code.
@@ -115,7 +115,7 @@ class KSparseAutoencoder(PlainAutoencoder):
 
     def _learn(self, train: Batch, held: Batch | None, how: Training) -> None:
         self.seen.zero_()
-        self.ramp.fill_(how.steps_at_most(len(train[0]), STEPS) // 2)
+        self.ramp.fill_(how.steps_at_most(len(train[0]), self._most(train, how)) // 2)
         super()._learn(train, held, how)
 
     def _loss(self, batch: Batch, noise: torch.Generator) -> Loss:

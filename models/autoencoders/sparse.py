@@ -30,7 +30,7 @@ class SparseAutoencoder(PlainAutoencoder):
     Under "kl" codes are between 0 and 1 (sigmoid), :math:`\hat ρ_j` is the mean of entry j over the rows of a batch, KL
     the divergence of two coins, in nats, and the decay of all weights W holds the decoder in bounds.
 
-    Without epochs and steps, at most 5000 steps are taken.
+    Without epochs and steps, at most 2000 steps are taken, or 20 epochs if these are more.
 
     Args:
         latent_dim: the number of entries of a code.

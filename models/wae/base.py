@@ -21,7 +21,6 @@ from probdl.models.unsupervised import Batch
 from probdl.models.wae.costs import COSTS, check_cost, check_values
 from probdl.models.wae.moments import moment_gap
 
-STEPS = 5000
 START_ROWS = 1000  # in a batch of the encoder's start: a covariance needs many
 
 
@@ -35,6 +34,7 @@ class WassersteinAutoencoder(EncoderDecoder, GenerativeModel):
     """
 
     SETTINGS: ClassVar[tuple[str, ...]] = (*EncoderDecoder.SETTINGS, "cost", "weight", "stochastic", "start")
+    STEPS = 1500
     INSTEAD = "Real data have fewer dimensions than they have entries."
     SHARE = 3.0
     unit: Tensor

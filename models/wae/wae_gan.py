@@ -18,7 +18,7 @@ from probdl.models.arguments import count
 from probdl.models.network_model import Training
 from probdl.models.networks import check_network
 from probdl.models.unsupervised import Batch
-from probdl.models.wae.base import STEPS, WassersteinAutoencoder
+from probdl.models.wae.base import WassersteinAutoencoder
 from probdl.models.wae.kernel import PriorKernel
 from probdl.nn import MLP, seeded
 
@@ -53,7 +53,8 @@ class WAEGAN(WassersteinAutoencoder):
     from the prior, by a fresh critic. With validation rows, the fit ends with the state whose held-out cost + λ MMD²
     (that of ``WAEMMD``) was smallest, since no value of the duel's critic says how good the encoder is.
 
-    Without epochs and steps, 5000 steps are taken; each takes two batches, one for each player.
+    Without epochs and steps, 3000 steps are taken, or as many as there are batches in 20 epochs if these are more; each
+    takes two batches, one for each player.
 
     Args:
         latent_dim: the dimension of z.
@@ -84,6 +85,7 @@ class WAEGAN(WassersteinAutoencoder):
 
     SETTINGS = (*WassersteinAutoencoder.SETTINGS, "critic_steps", "critic_rate")
     SHARE = 0.5
+    STEPS = 3000
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class WAEGAN(WassersteinAutoencoder):
         critic_rate: float = 1.0,
         hidden: Sequence[int] | None = None,
         standardise: str = "auto",
-        learning_rate: float = 2e-3,
+        learning_rate: float = 1e-3,
         decay: bool = True,
         patience: int | None = None,
         dtype: torch.dtype = torch.float32,
@@ -149,7 +151,8 @@ class WAEGAN(WassersteinAutoencoder):
         schedules = [cosine(rate) if self.decay else rate for rate in rates]
         self._duel_in_batches(
             self.critic, nn.ModuleList([self.encoder, self.decoder]), self._critic_loss, self._loss, train, how,
-            one=one, most=STEPS, critic_steps=self.critic_steps, learning_rates=(schedules[0], schedules[1]),
+            one=one, most=self._most(train, how), critic_steps=self.critic_steps,
+            learning_rates=(schedules[0], schedules[1]),
             optimisers=(partial(ADAM, lr=rates[0]), partial(ADAM, lr=rates[1])), patience=self.patience,
             every=max(1, len(train[0]) // (how.size * (1 + self.critic_steps))),
             score=None if held is None else lambda noise: self._score(held[0], noise),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from probdl.divergences import Estimate, mmd2, mmd2_loss
 from probdl.models.network_model import Training
 from probdl.models.unsupervised import Batch
-from probdl.models.wae.base import STEPS, WassersteinAutoencoder
+from probdl.models.wae.base import WassersteinAutoencoder
 from probdl.models.wae.kernel import PriorKernel
 
 
@@ -24,7 +24,7 @@ class WAEMMD(WassersteinAutoencoder):
     the data and samples G(z); λ presses for it. ``penalty`` says on held-out rows how far it is reached. The MMD² of
     each step is the unbiased statistic of the batch, under ``PriorKernel``; a batch of one row has none.
 
-    Without epochs and steps, 5000 steps are taken.
+    Without epochs and steps, 1500 steps are taken, or 20 epochs if these are more.
 
     Args:
         latent_dim: the dimension of z.
@@ -74,7 +74,7 @@ class WAEMMD(WassersteinAutoencoder):
         start: int = 100,
         hidden: Sequence[int] | None = None,
         standardise: str = "auto",
-        learning_rate: float = 2e-3,
+        learning_rate: float = 4e-3,
         decay: bool = True,
         patience: int | None = None,
         dtype: torch.dtype = torch.float32,
@@ -104,7 +104,7 @@ class WAEMMD(WassersteinAutoencoder):
         return mmd2(*self._codes_and_prior(x, draws, seed), kernel=PriorKernel(self.latent_dim))
 
     def _optimise(self, train: Batch, held: Batch | None, how: Training, one: bool) -> None:
-        self._train_in_batches(self._loss, train, held, how, one=one, most=STEPS)
+        self._train_in_batches(self._loss, train, held, how, one=one, most=self._most(train, how))
 
     def _loss(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         cost, z, prior = self._terms(batch[0], noise)
