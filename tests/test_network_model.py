@@ -8,6 +8,8 @@ import torch
 
 from probdl.models import (
     VAE,
+    WAEMMD,
+    Autoencoder,
     Captioner,
     ImageClassifier,
     LanguageModel,
@@ -26,6 +28,8 @@ WORDS = ["".join("abc"[k] for k in row) for row in torch.randint(3, (N, 6), gene
 
 MODELS = {
     "vae": (lambda **how: VAE(2, hidden=(64,), **how), (TABLE,)),
+    "autoencoder": (lambda **how: Autoencoder(2, hidden=(64,), **how), (TABLE,)),
+    "wae": (lambda **how: WAEMMD(2, hidden=(64,), start=0, **how), (TABLE,)),
     "images": (lambda **how: ImageClassifier(**how), (IMAGES, GUESSES)),
     "classifier": (lambda **how: SequenceClassifier(32, **how), (WORDS, GUESSES)),
     "tagger": (lambda **how: Tagger(32, **how), (WORDS, WORDS[::-1])),
