@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from probdl.models.autoencoders.k_sparse import KSparseAutoencoder
     from probdl.models.autoencoders.linear import LinearAutoencoder
     from probdl.models.autoencoders.sparse import SparseAutoencoder
+    from probdl.models.cards import course_tables
     from probdl.models.classifiers import ImageClassifier
     from probdl.models.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
     from probdl.models.glm import GLM
@@ -80,6 +81,7 @@ __all__ = [
     "WAEGAN",
     "WAEMMD",
     "WGAN",
+    "course_tables",
     "evaluate",
 ]
 
@@ -107,6 +109,7 @@ _HOME = {
     "WAEGAN": "probdl.models.wae.wae_gan",
     "WAEMMD": "probdl.models.wae.wae_mmd",
     "WGAN": "probdl.models.adversarial.wgan",
+    "course_tables": "probdl.models.cards",
     "evaluate": "probdl.models.judging.evaluate",
 }
 

@@ -9,7 +9,7 @@ from scipy.stats import kstest
 from torch import nn
 from torch.nn.functional import softplus
 
-from probdl import data, divergences
+from probdl import ConvergenceWarning, data, divergences
 from probdl.loops.run import apart
 from probdl.models import WAEGAN, WAEMMD
 from probdl.models.wae.kernel import PriorKernel
@@ -223,7 +223,9 @@ def test_the_start_brings_the_codes_to_the_first_two_moments_of_the_prior(stocha
             pass
 
     x = 3 + plane(1000)
-    wae = OnlyStarted(2, start=300, stochastic=stochastic, hidden=(32,), **DOUBLE).fit(x, validation=None, progress=False)
+    wae = OnlyStarted(2, start=300, stochastic=stochastic, hidden=(32,), **DOUBLE).fit(
+        x, validation=None, progress=False
+    )
     codes = wae._codes_and_prior(x, 2, 0)[0]
     assert codes.mean(0).abs().max() < 0.15
     torch.testing.assert_close(torch.cov(codes.T), torch.eye(2).double(), rtol=0, atol=0.15)
@@ -270,3 +272,12 @@ def test_samples_of_digits_are_nearer_to_held_out_ones_than_those_of_moments_alo
     normal = train.mean(0) + noise * values[-8:].sqrt() @ vectors[:, -8:].T
     ours, theirs = (divergences.energy(held, s) for s in (wae.sample(1000), normal))
     assert ours.value + 2 * ours.stderr < theirs.value - 2 * theirs.stderr
+
+
+def test_a_critic_that_is_sure_is_diagnosed():
+    with pytest.warns(
+        ConvergenceWarning, match="tells codes from draws of the prior almost always: .* of at most 0.69"
+    ):
+        wae = WAEGAN(2, weight=0.0, start=0, hidden=(8,), **DOUBLE).fit(plane(300) + 20, steps=300, progress=False)
+    assert "still tells codes from the prior" in wae.message
+    assert wae.penalty(plane(300) + 20).value > 0.5

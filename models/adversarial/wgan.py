@@ -14,6 +14,7 @@ from probdl.divergences.lipschitz import clip
 from probdl.models.adversarial.duelling import DuellingModel, positive
 from probdl.models.adversarial.slopes import held_out_w1
 from probdl.models.arguments import count, one_of
+from probdl.models.cards import GENERATOR, NONE, Card
 from probdl.models.row_model import home
 from probdl.models.unsupervised import Batch
 
@@ -81,6 +82,10 @@ class WGAN(DuellingModel):
         (torch.Size([3, 2]), (50, 3))
     """
 
+    CARD = Card(
+        "WGAN", "distribution through transformation", decoder=GENERATOR, prior="normal", encoder=NONE,
+        objective="Wasserstein distance", side="dual", critic="f_w",
+    )  # fmt: skip
     SETTINGS = (
         "latent_dim", "constraint", "clipping", "penalty", "two_sided", "critic_steps", "early_critic_steps",
         "optimiser", "learning_rates", "decay", "ema", "hidden", "standardise",

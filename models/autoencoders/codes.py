@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import torch
 
 from probdl.models.autoencoders.base import EncoderDecoder, Loss, squared_error
+from probdl.models.cards import GENERATOR, NONE, Card
 from probdl.models.unsupervised import Batch
 
 
@@ -16,6 +17,11 @@ class PlainAutoencoder(EncoderDecoder):
     Args:
         as of ``EncoderDecoder``.
     """
+
+    CARD = Card(
+        "AE", "transformation", decoder=GENERATOR, prior=NONE, encoder="z = f(x; θ_f)",
+        objective="|x − g(f(x; θ_f); θ_g)|²",
+    )  # fmt: skip
 
     def sample(self, *_: Any, **__: Any) -> NoReturn:
         """Raise a NotImplementedError: there is no distribution of codes to sample from."""

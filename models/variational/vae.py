@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from probdl.models.arguments import count, one_of
+from probdl.models.cards import Card
 from probdl.models.variational.answers import Answers
 from probdl.models.variational.decoders import SCALES
 from probdl.models.variational.likelihoods import checked_likelihood
@@ -88,6 +89,10 @@ class VAE(Answers):
         (torch.Size([5, 3]), torch.Size([400, 1]), torch.Size([400]))
     """
 
+    CARD = Card(
+        "VAE", "conditional distribution", decoder="p(x | z)", prior="normal", encoder="q(z | x)",
+        objective="KL divergence",
+    )  # fmt: skip
     SETTINGS = (
         "latent_dim", "likelihood", "scale", "draws", "objective", "beta", "kl_warm_up", "free_bits", "hidden",
         "standardise", "learning_rate", "decay", "clip", "ema", "patience",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,8 +14,10 @@ from torch.nn.functional import softplus
 
 from probdl.divergences import Estimate, f_divergence, f_divergence_loss, mmd2_loss
 from probdl.divergences.held_out import scores
+from probdl.errors import ConvergenceWarning
 from probdl.loops import cosine
 from probdl.models.arguments import count
+from probdl.models.cards import GENERATOR, Card
 from probdl.models.network_model import Training
 from probdl.models.networks import check_network
 from probdl.models.unsupervised import Batch
@@ -22,6 +25,7 @@ from probdl.models.wae.base import WassersteinAutoencoder
 from probdl.models.wae.kernel import PriorKernel
 from probdl.nn import MLP, seeded
 
+SURE = 0.8  # of the largest value of the bound, from which the fit warns
 ADAM = partial(torch.optim.Adam, betas=(0.5, 0.999), fused=True)
 
 
@@ -83,6 +87,11 @@ class WAEGAN(WassersteinAutoencoder):
         (torch.Size([5, 3]), torch.Size([400, 1]))
     """
 
+    CARD = Card(
+        "WAE-GAN", "distribution through transformation", decoder=GENERATOR, prior="normal", encoder="q(z | x)",
+        objective="transport cost + λ Jensen–Shannon divergence", discriminator="P(y = 1 | z)", side="primal",
+        constraint="JS(p(z)‖q(z))",
+    )  # fmt: skip
     SETTINGS = (*WassersteinAutoencoder.SETTINGS, "critic_steps", "critic_rate")
     SHARE = 0.5
     STEPS = 3000
@@ -157,6 +166,21 @@ class WAEGAN(WassersteinAutoencoder):
             every=max(1, len(train[0]) // (how.size * (1 + self.critic_steps))),
             score=None if held is None else lambda noise: self._score(held[0], noise),
         )  # fmt: skip
+        self._diagnose()
+
+    def _diagnose(self) -> None:
+        """Warn where the critic told nearly all codes from draws of the prior at the end."""
+        assert self.history is not None
+        bound = -float(self.history["critic"].iloc[-1])
+        if bound > SURE * math.log(2):
+            self.message += "; the critic still tells codes from the prior"
+            warnings.warn(
+                f"The critic tells codes from draws of the prior almost always: the Jensen–Shannon divergence between "
+                f"them is at least {bound:.2f} of at most {math.log(2):.2f} nats, and samples will be unlike the data. "
+                "Take more steps, a smaller learning_rate or weight, or WAEMMD, which needs no critic.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
 
     def _critic_loss(self, batch: Batch, noise: torch.Generator) -> Tensor:
         assert self.critic is not None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from probdl.divergences import Estimate, mmd2, mmd2_loss
+from probdl.models.cards import GENERATOR, Card
 from probdl.models.network_model import Training
 from probdl.models.unsupervised import Batch
 from probdl.models.wae.base import WassersteinAutoencoder
@@ -61,6 +62,11 @@ class WAEMMD(WassersteinAutoencoder):
         >>> wae.sample(5).shape, wae.encode(x).shape, abs(wae.penalty(x).value) < 0.05
         (torch.Size([5, 3]), torch.Size([400, 1]), True)
     """
+
+    CARD = Card(
+        "WAE-MMD", "distribution through transformation", decoder=GENERATOR, prior="normal", encoder="q(z | x)",
+        objective="transport cost + λ MMD²", side="primal", constraint="‖∫k(z, ·)dP(z) − ∫k(z, ·)dQ(z)‖_H",
+    )  # fmt: skip
 
     def __init__(
         self,
