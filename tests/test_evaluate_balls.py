@@ -92,6 +92,8 @@ def test_rows_that_repeat_lie_in_each_others_balls():
     x = torch.eye(3, dtype=torch.float64).repeat(10, 1)
     assert balls.shares(x, x[:21], 5).tolist() == pytest.approx([1, 1, 10 / 5, 1])
     assert balls.shares(x, 2 + x, 5).tolist() == [0, 0, 0, 0]
+    wide = 1 / 3 + normals(3, 40, 1).repeat(10, 1)  # where distances are had by products, and cancel
+    assert balls.shares(wide[:15], wide[15:] * 1.0, 3).tolist() == pytest.approx([1, 1, 5 / 3, 1])
 
 
 def test_the_halves_give_the_variance_of_a_mean():
@@ -153,7 +155,7 @@ def test_distances_to_the_nearest_training_row_are_those_of_scipy(monkeypatch):
 def test_a_sampler_that_returns_training_rows_is_found():
     found = memory.measures(*nearest_pairs("copies"), seed=0)
     assert found["memorisation"].estimate.value == 1
-    assert found["memorisation"].interval[0] > 0.95
+    assert 0.95 < found["memorisation"].interval[0] < 0.99  # an error also where no row says otherwise
     assert found["memorisation"].p_value < 1e-10
     assert found["near_copies"].estimate.value == 1
     assert any("150 of 150 samples equal a training row" in note for note in found["memorisation"].estimate.notes)
