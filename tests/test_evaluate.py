@@ -55,6 +55,12 @@ class Implicit(Gaussian):
         raise NotImplementedError("an implicit model has no density; use divergence(x).")
 
 
+class ImplicitConditional(Implicit):
+    """A conditional model without one."""
+
+    condition = "labels"
+
+
 class Conditional(Gaussian):
     """A model that was fitted with a condition, to which it adds nothing."""
 
@@ -158,6 +164,14 @@ def test_a_model_without_likelihood_says_why(rows):
     assert np.isnan(found.table.loc["log_likelihood", "value"])
     assert "an implicit model has no density; use divergence(x)." in repr(found)
     assert found.estimates == {}
+
+
+def test_a_likelihood_that_does_not_fit_the_rows_says_why_and_the_rest_is_measured():
+    binary = (normals(100, 4, 1) > 0).double()
+    vae = VAE(1, "bernoulli", dtype=torch.float64).fit(binary, epochs=1, progress=False)
+    found = evaluate(vae, normals(40, 4, 2), measures=["energy", "log_likelihood"])
+    assert list(found.estimates) == ["energy"]
+    assert "0 and 1" in repr(found)
 
 
 def test_the_same_seed_gives_the_same_table_and_no_global_state_changes(rows):
@@ -272,6 +286,8 @@ def test_a_condition_goes_to_the_models_that_have_one(rows):
     labels = torch.arange(60, dtype=torch.float64) % 3
     held = labels[:, None] + 0.1 * normals(60, 2, 4)
     models = {"given": Conditional().fit(train), "not": Gaussian().fit(train[:, :2])}
+    implicit = evaluate(ImplicitConditional().fit(held), held, condition=labels, measures=["log_likelihood"])
+    assert "an implicit model has no density" in repr(implicit)
     found = evaluate(models, held, condition=labels, measures=["energy", "coverage", "log_likelihood"])
     assert found.estimates["coverage", "given"].value > 0.8 > found.estimates["coverage", "not"].value
     assert found.estimates["log_likelihood", "given"].value > found.estimates["log_likelihood", "not"].value

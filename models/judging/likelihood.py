@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from inspect import signature
 from typing import Any
 
 import torch
@@ -24,9 +25,10 @@ def measures(model: Any, x: Any, given: dict[str, Any]) -> dict[str, Measure]:
     """
     if not hasattr(model, "fit") or not hasattr(model, NAME):
         return {}
+    known = signature(model.log_likelihood).parameters
     try:
-        rows = model.log_likelihood(x, **given)
-    except (NotImplementedError, TypeError, ValueError) as reason:
+        rows = model.log_likelihood(x, **{name: value for name, value in given.items() if name in known})
+    except (NotImplementedError, ValueError) as reason:  # no density, or none where these rows are
         return {NAME: Measure(None, better="higher", why=str(reason))}
     return {NAME: Measure(_mean(rows), better="higher")}
 
