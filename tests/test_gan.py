@@ -176,7 +176,7 @@ def test_the_default_finds_all_modes_of_a_ring(device):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(("name", "steps", "batch", "good"), [("ring", 25_000, 128, 0.9), ("grid", 20_000, 256, 0.65)])
+@pytest.mark.parametrize(("name", "steps", "batch", "good"), [("ring", 20_000, 128, 0.9), ("grid", 12_000, 256, 0.65)])
 def test_the_default_reaches_the_modes_of_the_literature(name, steps, batch, good, seed):
     """8 and 25 modes with at least a fifth of their share each, the draws within 3 σ, and the time."""
     law = getattr(data, name)()

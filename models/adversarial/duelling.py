@@ -19,13 +19,13 @@ from probdl.models.adversarial.trace import Trace, noise_of_energy
 from probdl.models.arguments import count, one_of
 from probdl.models.generative import CHUNK
 from probdl.models.network_model import Training
-from probdl.models.networks import check_network, chosen_encoder, is_small, joined_shape
+from probdl.models.networks import check_network, chosen_encoder, is_image, is_small, joined_shape
 from probdl.models.unsupervised import Batch
 from probdl.nn import seeded
 
 Rate = float | Callable[[float], float]
 Rule = Callable[..., torch.optim.Optimizer]
-SCORED = 1000  # rows of either side in the energy distance that validates
+SCORED, FEWEST = 1000, 200  # held-out rows and samples in the energy distance that validates
 RULES: dict[str, Rule] = {
     "adam": torch.optim.Adam,
     "rmsprop": torch.optim.RMSprop,
@@ -47,6 +47,7 @@ class DuellingModel(ImplicitModel):
     """
 
     STEPS: ClassVar[int] = 20_000
+    STEPS_OF_IMAGES: ClassVar[int] = 5_000
     SEEN: ClassVar[tuple[str, ...]] = ("validation",)  # columns of the history that come of held-out rows
     BETAS: ClassVar[tuple[float, float]] = (0.0, 0.999)
 
@@ -103,7 +104,7 @@ class DuellingModel(ImplicitModel):
                 train,
                 how,
                 one=is_small(train[0][: how.size]),
-                most=self.STEPS,
+                most=self.STEPS_OF_IMAGES if is_image(self._form.shape) else self.STEPS,
                 critic_steps=self._turns,
                 learning_rates=self._rates,
                 optimisers=self._rules,
@@ -120,12 +121,12 @@ class DuellingModel(ImplicitModel):
         if held is None or len(held[0]) < 2:
             return None
         some = with_condition(tuple(part[:SCORED] for part in held))
-        return Trace(len(self.SEEN), noise_of_energy(some, len(some), SCORED)).to(self._device)
+        return Trace(len(self.SEEN), noise_of_energy(some, len(some), _scored(len(some)))).to(self._device)
 
     def _scoring(self, trace: Trace, held: Batch) -> Callable[[torch.Generator], float]:
         """Return what a record looks at: how far samples, always of the same noise, are from held-out rows."""
         some = tuple(part[:SCORED] for part in held)
-        at = torch.arange(SCORED, device=self._device) % len(some[0])
+        at = torch.arange(_scored(len(some[0])), device=self._device) % len(some[0])
         enough = tuple(part[at] for part in some)
 
         def score(noise: torch.Generator) -> float:
@@ -181,6 +182,11 @@ class DuellingModel(ImplicitModel):
     def _more(self) -> dict[str, Any]:
         """Further arguments of the duel."""
         return {}
+
+
+def _scored(held: int) -> int:
+    """Return how many samples are held against so many rows."""
+    return min(max(held, FEWEST), SCORED)
 
 
 def pair(values: Sequence[float]) -> tuple[float, float]:

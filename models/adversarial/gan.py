@@ -16,6 +16,7 @@ from probdl.errors import ConvergenceWarning
 from probdl.models.adversarial.duelling import DuellingModel, not_negative
 from probdl.models.adversarial.f_losses import KINDS, critic_loss, generator_loss, probability, weight
 from probdl.models.arguments import one_of
+from probdl.models.cards import GENERATOR, NONE, Card
 from probdl.models.network_model import Training
 from probdl.models.row_model import home
 from probdl.models.unsupervised import Batch
@@ -59,7 +60,8 @@ class GAN(DuellingModel):
             entry; "none"; "auto", "column" for tables and "shared" for the rest.
         dtype: of the networks.
 
-    ``fit`` takes 20,000 steps of the generator, in batches of 128, unless told otherwise, and may be given a condition.
+    ``fit`` takes 20,000 steps of the generator, 5,000 for images, in batches of 128, unless told otherwise; it may be
+    given a condition.
 
     Raises:
         ValueError, TypeError: for an argument that cannot be used.
@@ -77,6 +79,10 @@ class GAN(DuellingModel):
         (torch.Size([3, 2]), torch.Size([400]))
     """
 
+    CARD = Card(
+        "GAN", "distribution through transformation", decoder=GENERATOR, prior="normal", encoder=NONE,
+        objective="Jensen–Shannon divergence", discriminator="P(y = 1 | x)",
+    )  # fmt: skip
     SETTINGS = (
         "latent_dim", "loss", "saturating", "penalty", "critic_steps", "optimiser", "learning_rates", "decay", "ema",
         "hidden", "standardise",
@@ -92,7 +98,7 @@ class GAN(DuellingModel):
         penalty: float | None = None,
         critic_steps: int = 1,
         optimiser: str = "adam",
-        learning_rates: Sequence[float] = (4e-4, 2e-4),
+        learning_rates: Sequence[float] = (1e-3, 5e-4),
         decay: bool = True,
         ema: float | None = 0.999,
         generator: nn.Module | None = None,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from probdl.divergences import energy_loss
 
-MOST = 256  # records; a duel makes at most 200
+MOST = 4096  # records; a duel makes at most 200, and as many again each time it goes on
 SPLITS = 20
 
 

@@ -189,8 +189,8 @@ class WGAN(DuellingModel):
     @property
     def _unit(self) -> float:
         """One standardised unit in the data's units, if it is the same for all entries of a row; else 1."""
-        scale = self._rows("fit")[1].scale
-        return scale.item() if scale.ndim == 0 else 1.0
+        low, high = self._rows("fit")[1].scale.aminmax()
+        return high.item() if low == high else 1.0
 
     @property
     def _turns(self) -> int | Callable[[int], int]:
