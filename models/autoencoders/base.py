@@ -33,6 +33,7 @@ class EncoderDecoder(Encoding):
     SETTINGS: ClassVar[tuple[str, ...]] = (
         "latent_dim", "hidden", "standardise", "learning_rate", "decay", "patience",
     )  # fmt: skip
+    FLAT: ClassVar[bool] = False  # whether rows of any shape go through dense layers
     STEPS: ClassVar[int] = 2000  # at most, or so many as make EPOCHS, where fit is not told
     OVERCOMPLETE: ClassVar[bool] = False  # whether a code may have more entries than a row
     INSTEAD: ClassVar[str] = "A SparseAutoencoder or a KSparseAutoencoder can have more codes than entries."
@@ -111,9 +112,9 @@ class EncoderDecoder(Encoding):
         return "the code"
 
     def _learn(self, train: Batch, held: Batch | None, how: Training) -> None:
-        self._train_in_batches(
-            self._loss, train, held, how, one=is_small(train[0][: how.size]), most=self._most(train, how)
-        )
+        batch, most = train[0][: how.size], self._most(train, how)
+        one = is_small(batch.flatten(1) if self.FLAT else batch)
+        self._train_in_batches(self._loss, train, held, how, one=one, most=most)
 
     def _most(self, train: Batch, how: Training) -> int:
         """Return the number of steps at most where ``fit`` names neither epochs nor steps."""

@@ -56,6 +56,7 @@ class KSparseAutoencoder(PlainAutoencoder):
 
     SETTINGS = ("latent_dim", "standardise", "learning_rate", "decay", "patience", "k", "alpha", "tied")
     OVERCOMPLETE = True
+    FLAT = True
     seen: Tensor
     ramp: Tensor
 

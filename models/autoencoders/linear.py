@@ -16,7 +16,7 @@ from probdl.models.network_model import Training
 from probdl.models.unsupervised import Batch
 from probdl.nn import seeded
 
-STEPS, EVERY = 4000, 40
+STEPS, EVERY = 3000, 30
 FAR = 1e-3  # excess of the loss over its minimum, relative, from which the fit warns
 
 
@@ -34,7 +34,7 @@ class LinearAutoencoder(PlainAutoencoder):
     ``standardise="column"`` makes it those of the correlation matrix, which tables of different units need.
 
     The loss depends on the rows only by their covariance, so by default a step takes them all, at the price of as many
-    rows as there are entries in one: 4000 steps take a second, also for a million rows. A ``batch_size`` takes
+    rows as there are entries in one: 3000 steps take a second, also for a million rows. A ``batch_size`` takes
     ordinary batches instead, whose noise keeps the loss above its minimum. "auto" holds no rows back.
 
     Args:

@@ -61,6 +61,7 @@ class SparseAutoencoder(PlainAutoencoder):
 
     SETTINGS = (*PlainAutoencoder.SETTINGS, "penalty", "weight", "target", "weight_decay")
     OVERCOMPLETE = True
+    FLAT = True
 
     def __init__(
         self,
