@@ -69,7 +69,7 @@ class WassersteinAutoencoder(EncoderDecoder, GenerativeModel):
     def log_likelihood(self, x: Any, draws: int = 100) -> NoReturn:
         """Raise a NotImplementedError: the model has no density."""
         raise NotImplementedError(
-            f"A {type(self).__name__} has no log_likelihood: its samples x = G(z) lie on a surface of "
+            f"This {type(self).__name__} has no log_likelihood: its samples x = G(z) lie on a surface of "
             f"{self.latent_dim} dimensions, and have no density. How far they are from held-out rows says "
             "probdl.models.evaluate(model, x), and how far codes are from the prior penalty(x); a VAE has a likelihood."
         )
