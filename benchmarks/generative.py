@@ -7,9 +7,9 @@ between two sides is a mean over rounds of paired differences, with a t interval
 - "ours" are the defaults: a tenth of the training rows is kept back inside, and the fit stops by itself.
 - "pythae" are its defaults: pixels between 0 and 1, a sigmoid at the end of the decoder, 100 epochs at rate 1e-4 in
   batches of 64, the VAE's reconstruction by squares with σ = 1, the WAE's penalty .03.
-- "pythae, set well": rate 1e-3 and the best state on a tenth that is kept back; for the VAE pixels divided by --sigma,
-  the scale that ours learns, and no sigmoid, or with --binarise its cross-entropy; for the WAE the penalty 10/.05 of
-  its paper. Its sampler returns the decoder's mean; "with noise" draws from the likelihood around it.
+- "pythae, set well": rate 1e-3 and the best state on a tenth that is kept back; for the VAE centred pixels divided by
+  --sigma, the scale that ours learns, and no sigmoid, or with --binarise its cross-entropy; for the WAE the penalty
+  10/.05 of its paper. Its sampler returns the decoder's mean; "with noise" draws from the likelihood around it.
 
 Energy distance, and other measures of ``evaluate``, to held-out rows: of the same number of samples from all sides. An
 autoencoder has no samples; compared is how well held-out rows are reconstructed.
@@ -98,7 +98,8 @@ class Theirs:
 
         torch.manual_seed(seed)
         shape, latent = tuple(x.shape[1:]), self.latent
-        rows = (x / self.unit).float()
+        self.shift = x.mean() if self.unit != 1.0 else 0.0
+        rows = self._inward(x)
         variational = self.name == "VAE"
         encoder = wrapped(chosen_encoder(shape, latent * (1 + variational), None), encoder=True, split=variational)
         end = [] if self.unit != 1.0 else [nn.Sigmoid()]
@@ -128,16 +129,19 @@ class Theirs:
         torch.manual_seed(seed)
         with torch.no_grad(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
             found = NormalSampler(self.model).sample(num_samples=n).double().cpu()
-        scaled = {"": found * self.unit}
+        scaled = {"": found * self.unit + self.shift}
         if self.binary:
             scaled[", with noise"] = found.bernoulli()
         elif self.unit != 1.0:
-            scaled[", with noise"] = (found + torch.randn(found.shape, dtype=torch.float64)) * self.unit
+            scaled[", with noise"] = scaled[""] + self.unit * torch.randn(found.shape, dtype=torch.float64)
         return scaled
 
     def reconstruct(self, x):
         with torch.no_grad():
-            return self.model.reconstruct((x / self.unit).float()).double() * self.unit
+            return self.model.reconstruct(self._inward(x)).double() * self.unit + self.shift
+
+    def _inward(self, x):
+        return ((x - self.shift) / self.unit).float()
 
     def said(self):
         return "100 epochs"
