@@ -132,12 +132,12 @@ class DuellingModel(ImplicitModel):
         def score(noise: torch.Generator) -> float:
             fake = self._fakes(enough, noise)
             energy = energy_loss(with_condition(some), with_condition((fake, *enough[1:])))
-            return trace.add(energy.item(), *self._seen(enough, fake, noise))
+            return trace.add(energy.item(), *self._seen(held, noise))
 
         return score
 
-    def _seen(self, batch: Batch, fake: Tensor, noise: torch.Generator) -> tuple[float, ...]:
-        """Return further numbers, the rest of ``SEEN``, from held-out rows and as many samples."""
+    def _seen(self, held: Batch, noise: torch.Generator) -> tuple[float, ...]:
+        """Return further numbers, the rest of ``SEEN``, from held-out rows."""
         return ()
 
     def _remember(self, trace: Trace | None) -> None:

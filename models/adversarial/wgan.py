@@ -18,6 +18,7 @@ from probdl.models.cards import GENERATOR, NONE, Card
 from probdl.models.row_model import home
 from probdl.models.unsupervised import Batch
 
+VALUED = 5000  # held-out rows on which the critic is valued at each record
 EARLY = 25  # steps of the generator before each of which the critic may take more
 DEFAULTS: dict[str, dict[str, Any]] = {
     "clip": {"optimiser": "rmsprop", "learning_rates": (5e-5, 5e-5), "decay": False, "ema": None},
@@ -117,13 +118,15 @@ class WGAN(DuellingModel):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         usual = DEFAULTS[one_of(constraint, [*DEFAULTS], "constraint")]
+        if isinstance(ema, str):
+            one_of(ema, ["auto"], "ema")
         super().__init__(
             latent_dim, {"generator": generator, "critic": critic}, dtype, hidden=hidden, standardise=standardise,
             critic_steps=critic_steps,
             optimiser=usual["optimiser"] if optimiser is None else optimiser,
             learning_rates=usual["learning_rates"] if learning_rates is None else learning_rates,
             decay=usual["decay"] if decay is None else decay,
-            ema=usual["ema"] if ema == "auto" else ema,
+            ema=usual["ema"] if isinstance(ema, str) else ema,
         )  # fmt: skip
         self.constraint, self.clipping = constraint, positive(clipping, "clipping")
         self.penalty, self.two_sided = positive(penalty, "penalty"), bool(two_sided)
@@ -168,9 +171,10 @@ class WGAN(DuellingModel):
         critic = LipschitzCritic(constraint=self.constraint)
         return self._between(partial(ipm, critic=critic, seed=seed), x, draws, condition, seed)
 
-    def _seen(self, batch: Batch, fake: Tensor, noise: torch.Generator) -> tuple[float, ...]:
-        c = batch[1] if len(batch) > 1 else None
-        w1, slope = held_out_w1(self._players[0], batch[0], fake, c, noise, self.constraint == "clip")
+    def _seen(self, held: Batch, noise: torch.Generator) -> tuple[float, ...]:
+        some = tuple(part[:VALUED] for part in held)
+        fake, c = self._fakes(some, noise), some[1] if len(some) > 1 else None
+        w1, slope = held_out_w1(self._players[0], some[0], fake, c, noise, self.constraint == "clip")
         return w1 * self._unit, slope / self._unit
 
     def _critic_loss(self, batch: Batch, noise: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
