@@ -34,7 +34,7 @@ class WassersteinAutoencoder(EncoderDecoder, GenerativeModel):
     """
 
     SETTINGS: ClassVar[tuple[str, ...]] = (*EncoderDecoder.SETTINGS, "cost", "weight", "stochastic", "start")
-    STEPS = 1500
+    STEPS = 1800
     INSTEAD = "Real data have fewer dimensions than they have entries."
     SHARE = 3.0
     unit: Tensor
