@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from probdl.divergences import Estimate
 from probdl.families import MeanFieldNormal
 from probdl.loops import Descent, descend
-from probdl.models.arguments import count
+from probdl.models.arguments import count, not_negative
 from probdl.models.autoencoders.base import EncoderDecoder
 from probdl.models.generative import CHUNK, GenerativeModel
 from probdl.models.network_model import Training
@@ -34,7 +34,7 @@ class WassersteinAutoencoder(EncoderDecoder, GenerativeModel):
     """
 
     SETTINGS: ClassVar[tuple[str, ...]] = (*EncoderDecoder.SETTINGS, "cost", "weight", "stochastic", "start")
-    STEPS = 1800
+    STEPS = 1500
     INSTEAD = "Real data have fewer dimensions than they have entries."
     SHARE = 3.0
     unit: Tensor
@@ -60,9 +60,8 @@ class WassersteinAutoencoder(EncoderDecoder, GenerativeModel):
             latent_dim, {**networks, "cost": own}, hidden=hidden, standardise=standardise,
             learning_rate=learning_rate, decay=decay, patience=patience, dtype=dtype,
         )  # fmt: skip
-        if weight is not None and not 0 <= weight < float("inf"):
-            raise ValueError(f"weight must be a number of at least 0, or None; got {weight!r}.")
-        self.cost, self.weight, self.stochastic = name, weight, bool(stochastic)
+        self.cost, self.stochastic = name, bool(stochastic)
+        self.weight = None if weight is None else not_negative(weight, "weight")
         self.start = count(start, "start", least=0)
         self.register_buffer("unit", torch.ones((), dtype=torch.float64))
 

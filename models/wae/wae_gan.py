@@ -16,7 +16,7 @@ from probdl.divergences import Estimate, f_divergence, f_divergence_loss, mmd2_l
 from probdl.divergences.held_out import scores
 from probdl.errors import ConvergenceWarning
 from probdl.loops import cosine
-from probdl.models.arguments import count
+from probdl.models.arguments import count, positive
 from probdl.models.cards import GENERATOR, Card
 from probdl.models.network_model import Training
 from probdl.models.networks import check_network
@@ -121,9 +121,8 @@ class WAEGAN(WassersteinAutoencoder):
             latent_dim, networks, cost=cost, weight=weight, stochastic=stochastic, start=start, hidden=hidden,
             standardise=standardise, learning_rate=learning_rate, decay=decay, patience=patience, dtype=dtype,
         )  # fmt: skip
-        if not 0 < critic_rate < math.inf:
-            raise ValueError(f"critic_rate must be a positive number; got {critic_rate!r}.")
-        self.critic_steps, self.critic_rate = count(critic_steps, "critic_steps"), critic_rate
+        self.critic_steps = count(critic_steps, "critic_steps")
+        self.critic_rate = positive(critic_rate, "critic_rate")
         self.critic: CodeCritic | None = None
 
     def penalty(self, x: Any, *, draws: int = 2000, seed: int = 0) -> Estimate:

@@ -25,7 +25,7 @@ class WAEMMD(WassersteinAutoencoder):
     the data and samples G(z); λ presses for it. ``penalty`` says on held-out rows how far it is reached. The MMD² of
     each step is the unbiased statistic of the batch, under ``PriorKernel``; a batch of one row has none.
 
-    Without epochs and steps, 1800 steps are taken, or 20 epochs if these are more.
+    Without epochs and steps, 1500 steps are taken, or 20 epochs if these are more.
 
     Args:
         latent_dim: the dimension of z.
