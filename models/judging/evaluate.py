@@ -50,8 +50,8 @@ def evaluate(
     ====================  ============================================================================================
 
     Beside each stands what it would be for new draws of the held-out law at these numbers of rows: for distances,
-    precision and recall from random splits of the pooled rows, else exactly. With 5000 rows it takes minutes, most of
-    them for the classifier and the balls, which use at most 2000 and 3000 rows of either side.
+    precision and recall from random splits of the pooled rows, else exactly. 5000 rows of 64 columns take 15 seconds on
+    one core; the classifier and the balls use at most 2000 and 3000 rows of either side.
 
     Args:
         model_or_samples: a fitted model; samples of shape (n, ...), tensor, array or DataFrame; a
