@@ -15,9 +15,20 @@ def count(value: int, name: str, least: int = 1) -> int:
 
 def not_negative(value: float, name: str) -> float:
     """Return a number of at least 0, or raise a ValueError that names the argument."""
-    if not 0 <= value < math.inf:
+    if not _is_number(value) or not 0 <= value < math.inf:
         raise ValueError(f"{name} must be a number of at least 0; got {value!r}.")
-    return value
+    return float(value)
+
+
+def positive(value: float, name: str) -> float:
+    """Return a positive number, or raise a ValueError that names the argument."""
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive number; got {value!r}.")
+    return float(value)
+
+
+def _is_number(value: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def one_of(value: str, choices: Sequence[str], name: str) -> str:

@@ -111,11 +111,10 @@ def _check_spread(x: Tensor, each: bool, names: Sequence[Any] | None) -> None:
     if (empty := (high < low)).any():
         columns = _named(empty, names)
         raise ValueError(f"x must have an entry in every column; all training rows lack columns {columns}. Drop them.")
-    equal = high == low if each else high.max() == low.min()
-    where = equal.reshape(-1)
-    if where.any() and (not each or x.ndim == 1):
-        raise ValueError("x must vary; all its training values are equal, and there is nothing to learn.")
-    if where.any():
+    where = (high == low).reshape(-1)
+    if where.all() and (not each or x.ndim == 1):
+        raise ValueError("x must vary; all its training rows are equal, and there is nothing to learn.")
+    if where.any() and each:
         raise ValueError(
             f"x must vary in every column; constant in the training rows: columns {_named(where, names)} of "
             f"{where.numel()}. Drop them, or pass standardise='shared' for one scale of all columns, as pixels have."

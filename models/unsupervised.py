@@ -91,6 +91,8 @@ class UnsupervisedModel(RowModel):
             raise ValueError(f"y must be None: a {type(self).__name__} learns from x alone. {hint}")
         form = self._form_of(x)
         rows = form.check(x, missing=self.MISSING)
+        if len(rows) < 2:
+            raise ValueError("x must hold at least 2 rows, of which a distribution can be learnt; got 1.")
         with self._or_as_before():
             self.form = form
             self.condition, given = self._conditioned(condition, len(rows))

@@ -332,7 +332,7 @@ def test_networks_and_codes_that_do_not_fit_the_data_are_refused(make, match):
         (lambda: DenoisingAutoencoder(2, level=-0.1), "level must be standard deviations, at least 0"),
         (lambda: DenoisingAutoencoder(2, noise="masking", level=1.5), "level must be a probability between 0 and 1"),
         (lambda: WAEMMD(2, cost="cosine"), "cost must be 'squared', 'euclidean', 'absolute', or an nn.Module"),
-        (lambda: WAEMMD(2, weight=-1), "weight must be a number of at least 0, or None; got -1"),
+        (lambda: WAEMMD(2, weight=-1), "weight must be a number of at least 0; got -1"),
         (lambda: WAEMMD(2, start=-1), "start must be a whole number of at least 0"),
         (lambda: WAEGAN(2, critic_steps=0), "critic_steps must be"),
         (lambda: WAEGAN(2, critic_rate=0.0), "critic_rate must be"),

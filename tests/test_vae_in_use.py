@@ -250,7 +250,7 @@ BAD = [
     (pd.DataFrame(np.eye(4)[:, :2], columns=["a", "a"]), ValueError, "distinct columns; twice or more: .'a'"),
     ([[1.0, 2.0], [3.0]], ValueError, "x must be a rectangular array"),
     (torch.ones(30, 3) * torch.tensor([1.0, 2.0, 3.0]), ValueError, "constant in the training rows: columns"),
-    (torch.ones(30, 1, 4, 4) * 7, ValueError, "x must vary; all its training values are equal"),
+    (torch.ones(30, 1, 4, 4) * 7, ValueError, "x must vary; all its training rows are equal"),
 ]
 
 

@@ -212,7 +212,7 @@ def test_a_column_that_is_not_gaussian_may_be_constant_and_a_gaussian_one_may_no
 @pytest.mark.parametrize(
     ("x", "likelihood", "match"),
     [
-        (COUNTS - 9, "poisson", r"x must hold counts, .* negative. Use likelihood='gaussian'"),
+        (COUNTS - 9, "poisson", r"x must hold counts, .* negative, .* Use likelihood='gaussian'"),
         (NUMBERS, "poisson", r"x must hold counts, 0, 1, 2, ..., for likelihood='poisson'; its values are between"),
         (COUNTS, "bernoulli", r"x must hold only 0 and 1 .* Use likelihood='gaussian', or 'poisson' for counts"),
         (NUMBERS, "categorical", r"zeros and a single one in each row .* Use likelihood='gaussian' for numbers"),

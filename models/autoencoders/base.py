@@ -113,7 +113,7 @@ class EncoderDecoder(Encoding):
 
     def _learn(self, train: Batch, held: Batch | None, how: Training) -> None:
         batch, most = train[0][: how.size], self._most(train, how)
-        one = is_small(batch.flatten(1) if self.FLAT else batch)
+        one = is_small(batch.reshape(len(batch), -1) if self.FLAT else batch)
         self._train_in_batches(self._loss, train, held, how, one=one, most=most)
 
     def _most(self, train: Batch, how: Training) -> int:

@@ -26,15 +26,15 @@ class PlainAutoencoder(EncoderDecoder):
     def sample(self, *_: Any, **__: Any) -> NoReturn:
         """Raise a NotImplementedError: there is no distribution of codes to sample from."""
         raise NotImplementedError(
-            f"This {type(self).__name__} has no sample: it says nothing of how codes are distributed, so there is nothing "
-            "to draw them from. Use a VAE, WAEMMD or WAEGAN, whose codes are held to a normal."
+            f"This {type(self).__name__} has no sample: it says nothing of how codes are distributed, so there is "
+            "nothing to draw them from. Use a VAE, WAEMMD or WAEGAN, whose codes are held to a normal."
         )
 
     def log_likelihood(self, *_: Any, **__: Any) -> NoReturn:
         """Raise a NotImplementedError: there is no distribution of rows."""
         raise NotImplementedError(
-            f"This {type(self).__name__} has no log_likelihood: it is no distribution of x. A VAE is one; how well rows "
-            "are reconstructed says anomaly_score(x)."
+            f"This {type(self).__name__} has no log_likelihood: it is no distribution of x. A VAE is one; how well "
+            "rows are reconstructed says anomaly_score(x)."
         )
 
     def _loss(self, batch: Batch, noise: torch.Generator) -> Loss:

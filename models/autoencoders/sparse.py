@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from probdl.models.arguments import one_of
+from probdl.models.arguments import not_negative, one_of
 from probdl.models.autoencoders.base import Loss, squared_error
 from probdl.models.autoencoders.codes import PlainAutoencoder
 from probdl.models.unsupervised import Batch
@@ -149,10 +149,3 @@ def bernoulli_kl(target: float, means: Tensor) -> Tensor:
     safe = means.clamp(1e-6, 1 - 1e-6)  # a mean of 0 or 1 in float32 has no finite logarithm
     rho = torch.full_like(safe, target)
     return rho * (rho / safe).log() + (1 - rho) * ((1 - rho) / (1 - safe)).log()
-
-
-def not_negative(value: float, name: str) -> float:
-    """Return a number of at least 0, or raise a ValueError that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name} must be a number of at least 0; got {value!r}.")
-    return float(value)

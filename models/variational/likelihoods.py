@@ -75,7 +75,9 @@ def _by_label(likelihood: Mapping[Any, str], labels: Sequence[Any]) -> dict[Any,
     """Return names by the labels of columns; a file keeps labels as text."""
     known = {**{str(label): label for label in labels}, **{label: label for label in labels}}
     if unknown := [c for c in likelihood if c not in known]:
-        raise ValueError(f"likelihood names columns that x lacks: {unknown[:5]}; it has {list(labels)[:10]}.")
+        raise ValueError(
+            f"likelihood names columns that x lacks: {unknown[:5]}; it has {list(dict.fromkeys(labels))[:10]}."
+        )
     return {known[c]: name for c, name in likelihood.items()}
 
 

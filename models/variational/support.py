@@ -41,8 +41,9 @@ def _not_counts(x: Tensor) -> str | None:
     if bool((((x >= 0) & (x == x.round())) | x.isnan()).all()):
         return None
     return (
-        f"counts, 0, 1, 2, ..., for likelihood='poisson'; its values are between {_least(x):g} and {_largest(x):g}, "
-        f"and {int((x < 0).sum())} are negative. Use likelihood='gaussian'."
+        f"counts, 0, 1, 2, ..., for likelihood='poisson'; its values are between {_least(x):g} and {_largest(x):g}; "
+        f"{int((x < 0).sum())} are negative, {int((x != x.round()).sum() - x.isnan().sum())} not whole. "
+        "Use likelihood='gaussian'."
     )
 
 

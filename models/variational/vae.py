@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from probdl.models.arguments import count, one_of
+from probdl.models.arguments import count, not_negative, one_of
 from probdl.models.cards import Card
 from probdl.models.variational.answers import Answers
 from probdl.models.variational.decoders import SCALES
@@ -124,16 +123,10 @@ class VAE(Answers):
         self.latent_dim, self.draws = count(latent_dim, "latent_dim"), count(draws, "draws")
         self.likelihood, self.scale = checked_likelihood(likelihood), one_of(scale, SCALES, "scale")
         self.objective = one_of(objective, OBJECTIVES, "objective")
-        self.beta, self.free_bits = _not_negative(beta, "beta"), _not_negative(free_bits, "free_bits")
+        self.beta, self.free_bits = not_negative(beta, "beta"), not_negative(free_bits, "free_bits")
         self.kl_warm_up = count(kl_warm_up, "kl_warm_up", least=0)
         if self.objective == "iwae" and (beta != 1 or kl_warm_up or free_bits):
             raise ValueError("beta, kl_warm_up and free_bits must be left out for objective='iwae': it has no KL term.")
         self.hidden = None if hidden is None else tuple(hidden)
         self.patience = None if patience is None else count(patience, "patience")
         self.learning_rate, self.decay, self.clip, self.ema = learning_rate, decay, clip, ema
-
-
-def _not_negative(value: float, name: str) -> float:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number of at least 0; got {value!r}.")
-    return value
