@@ -157,7 +157,7 @@ GAMES = [("js", False), ("js", True), ("kl", False), ("kl", True), ("reverse_kl"
 
 @pytest.mark.parametrize(("loss", "saturating"), GAMES)
 def test_every_divergence_leads_the_generator_to_the_law(loss, saturating, device):
-    gan = GAN(1, loss=loss, saturating=saturating, hidden=(16,), generator=line(1.0, 0.0), critic_steps=2,
+    gan = GAN(1, loss=loss, saturating=saturating, hidden=(16,), generator=line(1.0, 0.0), critic_steps=2, penalty=0.2,
               learning_rates=(0.02, 0.01), ema=0.95, standardise="none", dtype=torch.float64)  # fmt: skip
     gan.fit(1 + 0.5 * normals(2000), steps=300, validation=None, device=device, progress=False)
     x = gan.sample(5000)

@@ -129,8 +129,8 @@ def shifted(shift, device, **settings):
     with seeded(0):
         critic = Critic(2).double() if settings["constraint"] == "penalty" else MLP(2, 1, hidden=(64, 64)).double()
     held = normals(5000 if settings["constraint"] == "penalty" else 300, shift, seed=1)
-    wgan = WGAN(2, generator=still(), critic=critic, critic_steps=12, learning_rates=(rate, 1e-12), decay=True, ema=None,
-                standardise="none", dtype=torch.float64, **settings)  # fmt: skip
+    wgan = WGAN(2, generator=still(), critic=critic, critic_steps=12, learning_rates=(rate, 1e-12), ema=None,
+                decay=True, standardise="none", dtype=torch.float64, **settings)  # fmt: skip
     return wgan.fit(normals(4000, shift), steps=30, batch_size=256, validation=held,
                     device=device, progress=False)  # fmt: skip
 
