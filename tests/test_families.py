@@ -45,17 +45,22 @@ def free(variance):
     return head
 
 
+NORMALS, COUNT, CATEGORY = [1, 3], 4, [0, 2, 5]  # the entries of a mixed row
+
+
 def mixed():
     parts = [
-        Part(normal((2,), (0.3, 2.0)), (0, 3), (0, 3)),
-        Part(PoissonHead(nn.Identity(), RATE[:1]), (2,), (2,)),
-        Part(CategoricalHead(nn.Identity()), (1, 4, 5), (1, 4, 5)),
+        Part(normal((2,), (0.3, 2.0)), tuple(NORMALS), tuple(NORMALS)),
+        Part(PoissonHead(nn.Identity(), RATE[:1]), (COUNT,), (COUNT,)),
+        Part(CategoricalHead(nn.Identity()), tuple(CATEGORY), tuple(CATEGORY)),
     ]
     return MixedHead(nn.Identity(), parts).double().eval()
 
 
 def mixed_rows():
-    return torch.stack([ROWS[:, 0], ONE_HOT[:, 0], COUNTS[:, 0], ROWS[:, 1], ONE_HOT[:, 1], ONE_HOT[:, 2]], 1)
+    rows = torch.zeros(N, 6, dtype=torch.float64)
+    rows[:, NORMALS], rows[:, COUNT], rows[:, CATEGORY] = ROWS[:, :2], COUNTS[:, 0], ONE_HOT
+    return rows
 
 
 a, NARROW = A.numpy(), A[:, :D]
@@ -108,16 +113,16 @@ def test_a_category_is_scored_by_its_probability_and_missing_as_a_whole():
 
 def test_a_mixed_row_s_density_is_the_product_of_its_parts():
     head, x = mixed(), mixed_rows()
-    rows, p = x.numpy(), A[:, [1, 4, 5]].softmax(1).numpy()
+    rows, p = x.numpy(), A[:, CATEGORY].softmax(1).numpy()
     expected = (
-        stats.norm(a[:, [0, 3]], [0.3**0.5, 2**0.5]).logpdf(rows[:, [0, 3]]).sum(1)
-        + stats.poisson(np.exp(a[:, 2])).logpmf(rows[:, 2])
-        + np.log((p * rows[:, [1, 4, 5]]).sum(1))
+        stats.norm(a[:, NORMALS], [0.3**0.5, 2**0.5]).logpdf(rows[:, NORMALS]).sum(1)
+        + stats.poisson(np.exp(a[:, COUNT])).logpmf(rows[:, COUNT])
+        + np.log((p * rows[:, CATEGORY]).sum(1))
     )
     torch.testing.assert_close(head.log_prob(x, A), torch.as_tensor(expected))
     torch.testing.assert_close(head(A).log_prob(x), torch.as_tensor(expected))
-    probabilities = A[:, [1, 4, 5]].softmax(1)
-    mean = torch.stack([A[:, 0], probabilities[:, 0], A[:, 2].exp(), A[:, 3], *probabilities.T[1:]], 1)
+    mean = torch.zeros(N, 6, dtype=torch.float64)
+    mean[:, NORMALS], mean[:, COUNT], mean[:, CATEGORY] = A[:, NORMALS], A[:, COUNT].exp(), torch.as_tensor(p)
     torch.testing.assert_close(head(A).mean, mean)
     assert isinstance(head(A), Joint)
     assert head(A).sample((4,)).shape == (4, N, 6)
@@ -135,8 +140,8 @@ def test_draws_have_the_mean_and_the_variance_of_the_distribution(name, device):
     draws = head.draw(given_.expand(n, -1), torch.Generator(device).manual_seed(0))
     mean = p.mean[0]
     if name == "mixed":
-        variance = torch.stack([p.mean[0], p.mean[0] * (1 - p.mean[0])])
-        variance = torch.tensor([0.3, variance[1, 1], mean[2], 2.0, variance[1, 4], variance[1, 5]]).to(mean)
+        variance = mean * (1 - mean)  # of a category
+        variance[NORMALS], variance[COUNT] = torch.tensor([0.3, 2.0]).to(mean), mean[COUNT]
     else:
         variance = p.variance[0]
     # At most 6 entries, normal errors: P(some |z| > 5) < 4e-6.
@@ -186,7 +191,7 @@ def test_an_entry_that_a_batch_lacks_keeps_its_variance():
 def test_a_mixed_head_settles_its_numbers():
     head, x = mixed(), mixed_rows()
     head.settle([(x, A)])
-    expected = (x - A).square().mean(0)[[0, 3]] + 1e-5
+    expected = (x - A).square().mean(0)[NORMALS] + 1e-5
     torch.testing.assert_close(head.heads[0].variance, expected)
 
 

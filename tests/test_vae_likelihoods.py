@@ -94,15 +94,21 @@ def test_the_likelihood_is_the_integral_over_z_that_scipy_finds(name):
     assert vae.message.startswith("bernoulli" if name == "bernoulli" else likelihood)
 
 
-def test_a_mixed_table_s_likelihood_is_the_integral_over_z_that_scipy_finds():
-    vae = fitted(FRAME, {"visits": "poisson"})
+@pytest.mark.parametrize("scale", ["column", "network"])
+def test_a_mixed_table_s_likelihood_is_the_integral_over_z_that_scipy_finds(scale):
+    vae = fitted(FRAME, {"visits": "poisson"}, scale=scale)
     assert [i for i, e in enumerate(vae.form.entries) if e in ("age", "smokes", "height")] == [0, 5, 6]
-    a, scale, shift = outputs(vae), vae.units.scale.numpy(), vae.units.shift.numpy()
-    rate, sigma = vae.decoder.heads[2].log_rate.exp().item(), vae.sigma.numpy()
-    assert np.isnan(sigma).tolist() == [i not in (0, 6) for i in range(9)]
+    a, unit, shift = outputs(vae), vae.units.scale.numpy(), vae.units.shift.numpy()
+    rate = vae.decoder.heads[2].log_rate.exp().item()
+    if scale == "network":  # the raw scales of age and height follow the row
+        assert a.shape[1] == 11
+        sigma = np.sqrt(np.log1p(np.exp(a[:, 9:])) ** 2 + 1e-5) * unit[[0, 6]]
+    else:
+        assert vae.sigma.isnan().tolist() == [i not in (0, 6) for i in range(9)]
+        sigma = vae.sigma.numpy()[[0, 6]]
 
     def log_p(row):
-        found = stats.norm.logpdf(row[[0, 6]], (a * scale + shift)[:, [0, 6]], sigma[[0, 6]]).sum(1)
+        found = stats.norm.logpdf(row[[0, 6]], (a[:, :9] * unit + shift)[:, [0, 6]], sigma).sum(1)
         found += stats.poisson(rate * np.exp(a[:, 1])).logpmf(row[1])
         found += stats.bernoulli(special.expit(a[:, 5])).logpmf(row[5])
         return found + sum(special.log_softmax(a[:, b], 1) @ row[b] for b in (slice(2, 5), slice(7, 9)))
@@ -149,6 +155,18 @@ def test_columns_of_an_array_are_named_by_their_number_also_after_a_file(tmp_pat
     vae.save(tmp_path / "vae")
     again = VAE.load(tmp_path / "vae").fit(x, epochs=1, progress=False)
     assert again.message.startswith("gaussian (0), bernoulli (3), poisson (1, 2) likelihood")
+
+
+def test_the_encoder_sees_the_logarithms_of_counts_standardised_also_where_some_are_missing():
+    x = torch.cat([COUNTS, NUMBERS[:, :1]], 1)
+    x[::5, 0] = torch.nan
+    vae = fitted(x, {0: "poisson", 1: "poisson"}, epochs=1)
+    seen, mask = vae.encoder.inputs(vae._inward(x)).chunk(2, 1)
+    assert torch.equal(mask == 1, ~x.isnan())
+    logs = np.log1p(x[:, :2].numpy())
+    expected = (logs - np.nanmean(logs, 0)) / np.nanstd(logs, 0)
+    np.testing.assert_allclose(seen[:, :2], np.nan_to_num(expected), atol=1e-9)
+    torch.testing.assert_close(seen[:, 2].mean(), torch.zeros(()).double())
 
 
 def test_images_of_counts_get_rates():
@@ -216,6 +234,7 @@ def test_a_column_that_is_not_gaussian_may_be_constant_and_a_gaussian_one_may_no
         (NUMBERS, "poisson", r"x must hold counts, 0, 1, 2, ..., for likelihood='poisson'; its values are between"),
         (COUNTS, "bernoulli", r"x must hold only 0 and 1 .* Use likelihood='gaussian', or 'poisson' for counts"),
         (NUMBERS, "categorical", r"zeros and a single one in each row .* Use likelihood='gaussian' for numbers"),
+        ((NUMBERS > 0).double(), "categorical", "zeros and a single one in each row"),
         (FRAME, {"age": "poisson"}, r"column 'age' of x must hold counts"),
         (FRAME, {"visits": "bernoulli"}, r"column 'visits' of x must hold only 0 and 1"),
         (FRAME, {"weight": "poisson"}, r"likelihood names columns that x lacks: \['weight'\]; it has \['age', "),

@@ -13,6 +13,7 @@ import probdl
 from probdl.families import MeanFieldNormal
 from probdl.models import VAE
 from probdl.models.elbo import drawn_terms, importance_estimate, log_weights
+from probdl.models.variational.activity import Activity, collapse
 from probdl.models.variational.objective import Objective
 from probdl.nn import MLP, seeded
 
@@ -272,6 +273,16 @@ def test_active_units_are_those_whose_mean_varies_over_rows():
     assert table.active.any()
     assert f"{int(vae.active_units(CURVE).active.sum())} of 3 latent dimensions active" in vae.message
     assert isinstance(table, pd.DataFrame)
+
+
+def test_what_is_active_is_said_by_the_variance_and_not_by_the_kl():
+    variance, kl = torch.tensor([0.5, 0.005]), torch.tensor([0.001, 0.5])
+    found = Activity(variance, variance / 9, kl, kl / 9)
+    assert found.table().active.tolist() == [True, False]
+    assert collapse(found, 2) == ("1 of 2 latent dimensions active", None)
+    said, warning = collapse(Activity(variance / 100, variance, kl / 100, kl), 2)
+    assert said == "0 of 2 latent dimensions active"
+    assert "0 of 2" in warning
 
 
 def test_a_decoder_that_does_without_z_is_a_collapse_and_the_warning_counts():
