@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from probdl.models import (
+    GMMN,
     VAE,
     WAEMMD,
     Autoencoder,
@@ -30,6 +31,7 @@ MODELS = {
     "vae": (lambda **how: VAE(2, hidden=(64,), **how), (TABLE,)),
     "autoencoder": (lambda **how: Autoencoder(2, hidden=(64,), **how), (TABLE,)),
     "wae": (lambda **how: WAEMMD(2, hidden=(64,), start=0, **how), (TABLE,)),
+    "gmmn": (lambda **how: GMMN(2, hidden=(64,), **how), (TABLE,)),
     "images": (lambda **how: ImageClassifier(**how), (IMAGES, GUESSES)),
     "classifier": (lambda **how: SequenceClassifier(32, **how), (WORDS, GUESSES)),
     "tagger": (lambda **how: Tagger(32, **how), (WORDS, WORDS[::-1])),

@@ -30,8 +30,8 @@ def critic_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
     """Return the negative bound, doubled for "js"; both values (n,).
 
     Example:
-        >>> critic_loss(torch.zeros(4), torch.zeros(4), "js")
-        tensor(-0.)
+        >>> critic_loss(torch.tensor([2.0]), torch.tensor([-2.0]), "js")
+        tensor(-1.1324)
     """
     return weight(kind) * f_divergence_loss(real, fake, KINDS[kind])
 
@@ -40,8 +40,8 @@ def generator_loss(fake: Tensor, kind: str, saturating: bool) -> Tensor:
     """Return what the generator descends, given the discriminator's values of its samples, (n,).
 
     Example:
-        >>> generator_loss(torch.zeros(4), "reverse_kl", saturating=False)
-        tensor(-0.)
+        >>> generator_loss(torch.tensor([2.0, 4.0]), "kl", saturating=False)
+        tensor(-3.)
     """
     bound = BOUNDS[KINDS[kind]]
     term = bound.second(fake) if saturating else -bound.first(fake)
