@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from probdl.models.unsupervised import Batch
 from probdl.nn import seeded
 
 STEPS, EVERY = 3000, 30
+BETAS = (0.97, 0.98)  # whole steps have no noise to average: a short memory of squares follows the curvature
 FAR = 1e-3  # excess of the loss over its minimum, relative, from which the fit warns
 
 
@@ -42,7 +44,7 @@ class LinearAutoencoder(PlainAutoencoder):
         tied: whether the decoder is the transpose of the encoder.
         standardise: "shared" or "none", the components of the covariance; "column", of the correlation matrix; "auto",
             "column" for tables and "shared" for the rest.
-        learning_rate: of Adam.
+        learning_rate: of Adam, with β = (.97, .98).
         decay: whether it falls to zero along half a cosine over the steps or epochs.
         patience: epochs (with validation rows) without a better loss until the fit stops; None: never.
         dtype: of the weights.
@@ -73,7 +75,7 @@ class LinearAutoencoder(PlainAutoencoder):
         *,
         tied: bool = True,
         standardise: str = "shared",
-        learning_rate: float = 0.05,
+        learning_rate: float = 0.1,
         decay: bool = True,
         patience: int | None = None,
         dtype: torch.dtype = torch.float32,
@@ -119,7 +121,10 @@ class LinearAutoencoder(PlainAutoencoder):
         size = len(data[0]) if whole else how.size
         how = Training(how.epochs, how.steps, size, how.seed, how.progress, how.checkpoint, how.resume)
         steps_each = math.ceil(len(data[0]) / size)
-        self._train_in_batches(self._loss, data, kept, how, one=True, most=STEPS, every=max(EVERY, steps_each))
+        adam = partial(torch.optim.Adam, lr=self.learning_rate, betas=BETAS, fused=True)
+        self._train_in_batches(
+            self._loss, data, kept, how, one=True, most=STEPS, every=max(EVERY, steps_each), optimiser=adam
+        )
         self._compare(rows)
 
     @property
