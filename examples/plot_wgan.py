@@ -36,12 +36,12 @@ ways = {
     "penalty": {"penalty": 100.0, "learning_rates": (2e-3, 2e-4), "decay": False, "ema": None},
     "clip": {"clipping": 0.1, "learning_rates": (1e-3, 1e-4)},
 }
-stops = (10, 30, 60, 120)
+stops = (10, 30, 60, 100)
 
 
 def fitted(steps, constraint, **settings):
-    """Return a WGAN after some steps; the critic takes 20 to one at first, so that it is near its best."""
-    wgan = WGAN(1, constraint=constraint, hidden=(64, 64), early_critic_steps=20, **settings)
+    """Return a WGAN after some steps; the critic takes 10 to one at first, so that it is near its best."""
+    wgan = WGAN(1, constraint=constraint, hidden=(64, 64), early_critic_steps=10, **settings)
     return wgan.fit(x, steps=steps, batch_size=128, validation=held, progress=False)
 
 
@@ -60,7 +60,7 @@ fits = {(way, steps): fitted(steps, way, **settings) for way, settings in ways.i
 constants = (0.001, 0.01, 0.1, 1.0)
 clipped = {
     c: WGAN(1, constraint="clip", clipping=c, learning_rates=(5e-4, 5e-4), hidden=(64, 64)).fit(
-        x, steps=120, batch_size=64, validation=held, progress=False
+        x, steps=100, batch_size=64, validation=held, progress=False
     )
     for c in constants
 }
@@ -100,5 +100,5 @@ rows = []
 for c, wgan in clipped.items():
     last = wgan.history.iloc[-1]
     rows.append([f"{c:g}", f"{last.critic_w1:.2g}", f"{last.slope:.2g}", f"{last.w1:.3f}", f"{exact(wgan).value:.3f}"])
-print("\nAfter 120 steps at each clipping constant c:")
+print("\nAfter 100 steps at each clipping constant c:")
 print(pd.DataFrame(rows, columns=["c", "gap", "bound on slope", "gap over bound", "exact W1"]).to_string(index=False))
