@@ -19,6 +19,7 @@ from probdl.models import (
     SlicedWassersteinGenerator,
     SparseAutoencoder,
 )
+from probdl.models.network_model import Training
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(60, 4, generator=G)
@@ -164,3 +165,35 @@ def test_models_without_a_condition_refuse_one(name):
 def test_a_model_without_a_density_says_why_and_what_to_use(name, device):
     with pytest.raises(NotImplementedError, match="has no log_likelihood: .* probdl.models.evaluate"):
         fitted(ALL[name], X, device).log_likelihood(X)
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_samples_are_in_the_units_of_the_data(name, device):
+    one, other = (fitted(SAMPLED[name], scale * X.double() + 5, device, batch_size=60) for scale in (1, 1000))
+    torch.testing.assert_close(other.sample(8), 1000 * (one.sample(8) - 5) + 5, rtol=1e-3, atol=5)
+
+
+def test_each_row_keeps_its_condition_when_some_are_held_out(device):
+    class Watched(VAE):
+        def _learn(self, train, held, how):
+            self.seen = train, held
+            super()._learn(train, held, how)
+
+    model = fitted(lambda: Watched(2, hidden=(8,)), X, device, condition=X[:, 0])
+    for (u, c), n in zip(model.seen, (54, 6)):
+        assert len(u) == len(c) == n
+        assert torch.corrcoef(torch.stack([u[:, 0], c[:, 0]]))[0, 1] > 0.9999
+    own = fitted(lambda: Watched(2, hidden=(8,)), X, device, condition=X[:, 0], validation=(X[:9], X[:9, 0]))
+    assert [len(part[0]) for part in own.seen] == [60, 9]
+    assert torch.corrcoef(torch.stack([own.seen[1][0][:, 0], own.seen[1][1][:, 0]]))[0, 1] > 0.9999
+
+
+def test_epochs_and_steps_bound_how_long_a_duel_takes():
+    def most(epochs, steps):
+        return Training(epochs, steps, 10, 0, None, None, False).steps_at_most(95, 7, batches=2)
+
+    assert most(None, None) == 7
+    assert most(None, 4) == 4
+    assert most(3, None) == 15  # ten batches an epoch, two a step
+    assert most(3, 4) == 4
+    assert most(1, 40) == 5
