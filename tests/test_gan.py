@@ -237,8 +237,18 @@ def test_a_discriminator_that_is_sure_of_every_row_is_a_diagnosis():
         fit(saturating=False)
 
 
-def test_a_game_in_balance_gives_no_warning():
+def test_a_game_in_balance_gives_no_warning_nor_does_a_discriminator_that_takes_all_for_data():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gan = GAN(1, hidden=(8,)).fit(normals(200), steps=30, progress=False)
+        gan.history.loc[gan.history.index[-1], ["critic_real", "critic_fake"]] = 0.999
+        gan._warn_if_sure()
     assert "sure" not in gan.message
+
+
+def test_the_penalty_grows_with_the_entries_of_a_row():
+    def sample(**how):
+        return GAN(2, hidden=(8,), **how).fit(normals(100, columns=6), steps=20, progress=False).sample(5)
+
+    assert torch.equal(sample(), sample(penalty=0.05 * 6))
+    assert not torch.equal(sample(), sample(penalty=0.05))
