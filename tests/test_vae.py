@@ -202,7 +202,7 @@ def test_images_keep_their_contrast_and_their_constant_pixels():
 
 def test_the_scale_is_the_maximum_likelihood_given_the_training_rows(device):
     vae = VAE(1, hidden=(16,), dtype=torch.float64).fit(
-        curve(300), epochs=30, validation=None, device=device, progress=False
+        curve(300), epochs=2, batch_size=1, validation=None, device=device, progress=False
     )
     u, g = vae._inward(curve(300)), torch.Generator(device).manual_seed(9)
     with torch.no_grad():
