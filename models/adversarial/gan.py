@@ -33,14 +33,16 @@ class GAN(DuellingModel):
     At the best discriminator, :math:`D^*(x) = p(x)/(p(x) + q(x))`, the maximum is 2 JS(p, q) − 2 log 2: the generator
     then descends the Jensen–Shannon divergence. In between it descends what the discriminator has found of it, so
     neither loss says how good the samples are; ``history`` has the energy distance of held-out rows as ``validation``
-    (standardised units), ``divergence`` and ``probdl.models.evaluate`` say it with an interval.
+    (standardised units), ``divergence`` and ``probdl.models.evaluate`` say it with an interval. The fit ends with the
+    latest state whose ``validation`` is, within its noise, the smallest.
 
     The default is the recipe that works best here: a non-saturating loss, the R1 penalty, a discriminator that learns
     twice as fast, rates that fall to zero, and an average of the generator's weights. The algorithm of the paper is
-    ``GAN.algorithm_1``. Columns of categories come out as categories, drawn from their probabilities.
+    ``GAN.algorithm_1``. Columns of categories come out as categories, drawn from their probabilities. Rare rows that are
+    far from all others in several columns at once can be missed: look at recall and coverage in ``evaluate``.
 
     Args:
-        latent_dim: the dimension of z. With fewer than the data's the samples lie on a surface.
+        latent_dim: the dimension of z. With fewer than the data's the samples lie on a surface; more do no harm.
         loss: the f-divergence that the discriminator bounds: "js"; "kl", KL(p‖q); "reverse_kl", KL(q‖p); "pearson",
             χ²(p‖q); p is the law of the data.
         saturating: whether the generator descends the bound itself, as in the formula, and not −E log D(G(z)) (for
