@@ -6,6 +6,6 @@
   is itself the loss.
 
 What they stand on: ``implicit`` (a generator, and what every model without a density does alike), ``duelling`` (the
-same with a critic, who duels), ``generator`` and ``critic`` (a network with its condition beside the row), ``trace``
-(what is seen of held-out rows at each record of a duel, and which state it speaks for).
+same with a critic, who duels by ``rules``), ``generator`` and ``critic`` (a network with its condition beside the row),
+``trace`` (what is seen of held-out rows at each record of a duel, and which state it speaks for).
 """

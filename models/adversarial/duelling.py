@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from probdl.divergences import energy_loss
 from probdl.loops import cosine
 from probdl.models.adversarial.critic import Critic
 from probdl.models.adversarial.implicit import ImplicitModel, with_condition
+from probdl.models.adversarial.rules import RULES, Rate, Rule, pair, positive
 from probdl.models.adversarial.trace import Trace, noise_of_energy
 from probdl.models.arguments import count, one_of
 from probdl.models.generative import CHUNK
@@ -23,15 +23,7 @@ from probdl.models.networks import check_network, chosen_encoder, is_image, is_s
 from probdl.models.unsupervised import Batch
 from probdl.nn import seeded
 
-Rate = float | Callable[[float], float]
-Rule = Callable[..., torch.optim.Optimizer]
 SCORED, FEWEST = 1000, 200  # held-out rows and samples in the energy distance that validates
-RULES: dict[str, Rule] = {
-    "adam": torch.optim.Adam,
-    "rmsprop": torch.optim.RMSprop,
-    "momentum": partial(torch.optim.SGD, momentum=0.9),
-    "sgd": torch.optim.SGD,
-}
 
 
 class DuellingModel(ImplicitModel):
@@ -187,25 +179,6 @@ class DuellingModel(ImplicitModel):
 def _scored(held: int) -> int:
     """Return how many samples are held against so many rows."""
     return min(max(held, FEWEST), SCORED)
-
-
-def pair(values: Sequence[float]) -> tuple[float, float]:
-    """Return two learning rates, or raise a ValueError."""
-    if not isinstance(values, (tuple, list)) or len(values) != 2:
-        raise ValueError(f"learning_rates must be two numbers, the critic's and the generator's; got {values!r}.")
-    return values[0], values[1]
-
-
-def not_negative(value: float, name: str) -> float:
-    """Return a number of at least 0, or raise a ValueError that names the argument."""
-    return 0.0 if value == 0 else positive(value, name)
-
-
-def positive(value: float, name: str) -> float:
-    """Return a positive number, or raise a ValueError that names the argument."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be positive; got {value!r}.")
-    return float(value)
 
 
 def _check_critic(network: nn.Module, shape: Sequence[int]) -> None:

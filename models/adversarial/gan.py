@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from probdl.divergences import Estimate, f_divergence
 from probdl.errors import ConvergenceWarning
-from probdl.models.adversarial.duelling import DuellingModel, not_negative
+from probdl.models.adversarial.duelling import DuellingModel
 from probdl.models.adversarial.f_losses import KINDS, critic_loss, generator_loss, probability, weight
+from probdl.models.adversarial.rules import not_negative
 from probdl.models.arguments import one_of
 from probdl.models.cards import GENERATOR, NONE, Card
 from probdl.models.network_model import Training
@@ -38,8 +39,8 @@ class GAN(DuellingModel):
 
     The default is the recipe that works best here: a non-saturating loss, the R1 penalty, a discriminator that learns
     twice as fast, rates that fall to zero, and an average of the generator's weights. The algorithm of the paper is
-    ``GAN.algorithm_1``. Columns of categories come out as categories, drawn from their probabilities. Rare rows that are
-    far from all others in several columns at once can be missed: look at recall and coverage in ``evaluate``.
+    ``GAN.algorithm_1``. Columns of categories come out as categories, drawn from their probabilities. Rare rows that
+    are far from all others in several columns at once can be missed: look at recall and coverage in ``evaluate``.
 
     Args:
         latent_dim: the dimension of z. With fewer than the data's the samples lie on a surface; more do no harm.

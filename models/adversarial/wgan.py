@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from probdl.divergences import Estimate, LipschitzCritic, gradient_penalty, ipm
 from probdl.divergences.lipschitz import clip
-from probdl.models.adversarial.duelling import DuellingModel, positive
+from probdl.models.adversarial.duelling import DuellingModel
+from probdl.models.adversarial.rules import positive
 from probdl.models.adversarial.slopes import held_out_w1
 from probdl.models.arguments import count, one_of
 from probdl.models.cards import GENERATOR, NONE, Card
