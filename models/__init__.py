@@ -5,7 +5,8 @@ Constructor arguments are hyperparameters; ``fit`` takes data and returns the mo
 and columns. A model is a family (``probdl.families``) around networks (``probdl.nn``), brought close to the data by
 a loop (``probdl.loops``).
 
-- ``VAE``: a latent variable model and its approximate posterior, by the evidence lower bound.
+- ``VAE``: a latent variable model and its approximate posterior, by the evidence lower bound; in the room
+  ``variational``.
 - ``LinearAutoencoder``, ``Autoencoder``, ``SparseAutoencoder``, ``KSparseAutoencoder``, ``DenoisingAutoencoder``: codes
   and the way back, without a distribution; in the room ``autoencoders``.
 - ``WAEMMD``, ``WAEGAN``: generators by the primal of the Wasserstein distance; in the room ``wae``.
