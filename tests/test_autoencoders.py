@@ -408,3 +408,14 @@ def test_noisy_digits_come_back_cleaner_than_by_the_best_linear_map():
     ours = (model.reconstruct(noisy) - clean).square().sum(1)
     difference = linear - ours  # on 397 held-out images; four standard errors, P < 1e-4
     assert difference.mean() > 4 * difference.std() / math.sqrt(len(difference))
+
+
+def test_the_loss_under_kl_is_that_of_the_lecture_notes():
+    model = SparseAutoencoder(20, penalty="kl", weight=2.0, target=0.1, weight_decay=0.3, learning_rate=1e-12, **DOUBLE)
+    model.fit(WINE, epochs=1, batch_size=178, validation=None, progress=False)
+    means = model.encode(WINE).mean(0)
+    divergence = kl_divergence(Bernoulli(torch.full_like(means, 0.1)), Bernoulli(means)).sum()
+    weights = sum(layer.weight.square().sum() for net in (model.encoder, model.decoder) for layer in net.layers)
+    penalty = (2 * divergence + 0.15 * weights).item()
+    assert model.history.penalty.iloc[0] == pytest.approx(penalty, rel=1e-6)
+    assert model.history.loss.iloc[0] == pytest.approx(model.anomaly_score(WINE).mean().item() + penalty, rel=1e-6)
