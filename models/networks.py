@@ -30,21 +30,21 @@ def is_image(shape: Sequence[int]) -> bool:
 
 
 def chosen_encoder(shape: Sequence[int], outputs: int, hidden: Sequence[int] | None) -> nn.Module:
-    """Return a CNN for images and an MLP for anything else: (n, *shape) → (n, outputs).
+    """Return a CNN for images and an MLP for anything else, or a linear map: (n, *shape) → (n, outputs).
 
     Args:
         shape: the shape of one row.
         outputs: the number of outputs.
-        hidden: the channels of the CNN or the widths of the MLP; None: (32, 64) or (128, 128).
+        hidden: the channels of the CNN or the widths of the MLP; None: (32, 64) or (128, 128); (): a linear map.
     """
-    if is_image(shape):
+    if is_image(shape) and hidden != ():
         return CNN(shape, outputs, channels=hidden or (32, 64))
     return MLP(tuple(shape), outputs, hidden=(128, 128) if hidden is None else hidden)
 
 
 def chosen_decoder(inputs: int, shape: Sequence[int], hidden: Sequence[int] | None) -> nn.Module:
     """Return the mirror image of ``chosen_encoder``: (n, inputs) → (n, *shape)."""
-    if is_image(shape):
+    if is_image(shape) and hidden != ():
         return TransposedCNN(inputs, shape, channels=hidden or (32, 64))
     return MLP(inputs, tuple(shape), hidden=(128, 128) if hidden is None else tuple(hidden)[::-1])
 

@@ -17,7 +17,7 @@ from probdl.loops.player import Rate
 from probdl.models.elbo import drawn_terms
 from probdl.models.generative import CHUNK, Encoding, GenerativeModel
 from probdl.models.network_model import Training
-from probdl.models.networks import check_network, chosen_decoder, chosen_encoder, is_image, is_small, joined
+from probdl.models.networks import check_network, chosen_decoder, chosen_encoder, is_small, joined
 from probdl.models.units import Units
 from probdl.models.unsupervised import Batch
 from probdl.models.variational.activity import activity_of, collapse
@@ -113,8 +113,7 @@ class LatentRows(Encoding, GenerativeModel):
         """Return what was asked for; else what is best for digits, or brings linear networks to their optimum."""
         if self.learning_rate is not None:
             return cosine(self.learning_rate) if self.decay else self.learning_rate
-        linear = self.hidden == () and not is_image(self._form.shape)
-        return cosine(LINEAR_RATE) if linear else cosine(RATE) if self.decay else RATE
+        return cosine(LINEAR_RATE) if self.hidden == () else cosine(RATE) if self.decay else RATE
 
     def _loss(self) -> Callable[[Batch, torch.Generator], tuple[Tensor, Terms]]:
         """Return the negative bound in the data's units, a function of a batch and a generator."""
