@@ -55,6 +55,7 @@ for model in (autoencoder, gan):
 # their reconstructions; how often which part of the curve occurs, it does not say. The other two make samples.
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), layout="constrained", sharex=True, sharey=True)
+figure.get_layout_engine().set(h_pad=0.1)
 titles = ("AE: a transformation", "VAE: conditional distributions", "GAN: a distribution")
 for ax, title in zip(axes, titles):
     ax.plot(*held[:400].T, ".", ms=3, color="0.75", label="held-out rows")
