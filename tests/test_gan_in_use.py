@@ -310,3 +310,23 @@ def test_a_loss_that_is_not_finite_ends_with_the_last_good_state(monkeypatch):
     assert gan.sample(5).isfinite().all()
     assert len(gan.history) == 29
     assert gan.history.validation.notna().all()
+
+
+def test_the_rates_fall_along_a_cosine_and_the_samples_are_those_of_averaged_weights(monkeypatch):
+    from probdl.models import network_model
+
+    seen = {}
+    monkeypatch.setattr(network_model, "duel", lambda *a, **how: seen.update(how) or duel(*a, **how))
+    GAN(2, **SMALL).fit(normals(50), steps=1, progress=False)
+    assert (seen["ema"], seen["batch_size"]) == (0.999, 45)
+    assert [rate(0.5) for rate in seen["learning_rates"]] == pytest.approx([5e-4, 2.5e-4])
+    GAN.algorithm_1(2, **SMALL).fit(normals(50), steps=1, progress=False)
+    assert (seen["ema"], seen["learning_rates"]) == (None, (0.01, 0.01))
+
+
+def test_the_first_weights_depend_on_the_seed():
+    still = {"learning_rates": (1e-30, 1e-30), "ema": None, "hidden": (4,)}
+    one, two = (GAN(2, **still).fit(normals(9), steps=1, seed=seed, progress=False) for seed in (0, 1))
+    for part in ("generator", "critic"):
+        first, second = (getattr(gan, part).network.layers[0].weight for gan in (one, two))
+        assert (first - second).abs().max() > 1e-3
