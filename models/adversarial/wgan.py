@@ -66,7 +66,8 @@ class WGAN(DuellingModel):
             entry; "none"; "auto", "column" for tables and "shared" for the rest.
         dtype: of the networks.
 
-    ``fit`` takes 5,000 steps of the generator, in batches of 64, unless told otherwise, and may be given a condition.
+    ``fit`` takes 5,000 steps of the generator, 2,000 for images, in batches of 64, unless told otherwise; it may be given
+    a condition.
 
     Raises:
         ValueError, TypeError: for an argument that cannot be used.
@@ -96,6 +97,7 @@ class WGAN(DuellingModel):
     INSTEAD = "divergence(x), W1 by a fresh critic, and probdl.models.evaluate(model, x)"
     BATCH = 64
     STEPS = 5_000
+    STEPS_OF_IMAGES = 2_000
     BETAS = (0.0, 0.9)
 
     def __init__(
