@@ -66,8 +66,8 @@ class WGAN(DuellingModel):
             entry; "none"; "auto", "column" for tables and "shared" for the rest.
         dtype: of the networks.
 
-    ``fit`` takes 5,000 steps of the generator, 2,000 for images, in batches of 64, unless told otherwise; it may be given
-    a condition.
+    ``fit`` takes 5,000 steps of the generator, 2,000 for images, in batches of 64, unless told otherwise; it may be
+    given a condition.
 
     Raises:
         ValueError, TypeError: for an argument that cannot be used.
