@@ -274,6 +274,16 @@ def test_samples_of_digits_are_nearer_to_held_out_ones_than_those_of_moments_alo
     assert ours.value + 2 * ours.stderr < theirs.value - 2 * theirs.stderr
 
 
+def test_the_adversarial_fit_is_judged_by_the_objective_of_wae_mmd_on_held_out_rows():
+    held = plane(50, seed=5)
+    wae = WAEGAN(2, hidden=(8,), start=0, **DOUBLE).fit(plane(80), steps=1, validation=held, seed=3, progress=False)
+    prior = torch.randn(50, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    cost = (held - wae.reconstruct(held)).square().sum(1).mean()
+    to_mean = (plane(80) - plane(80).mean(0)).square().sum(1).mean()
+    expected = cost + 3 * to_mean * mmd2_by_hand(wae.encode(held), prior)
+    assert wae.history.validation.iloc[-1] == pytest.approx(expected.item())
+
+
 def test_a_critic_that_is_sure_is_diagnosed():
     with pytest.warns(
         ConvergenceWarning, match="tells codes from draws of the prior almost always: .* of at most 0.69"
