@@ -14,9 +14,9 @@ from probdl.divergences import energy_loss
 from probdl.loops import cosine
 from probdl.models.adversarial.critic import Critic
 from probdl.models.adversarial.implicit import ImplicitModel, with_condition
-from probdl.models.adversarial.rules import RULES, Rate, Rule, pair, positive
+from probdl.models.adversarial.rules import RULES, Rate, Rule, pair
 from probdl.models.adversarial.trace import Trace, noise_of_energy
-from probdl.models.arguments import count, one_of
+from probdl.models.arguments import count, one_of, positive
 from probdl.models.generative import CHUNK
 from probdl.models.network_model import Training
 from probdl.models.networks import check_network, chosen_encoder, is_image, is_small, joined_shape

@@ -15,8 +15,7 @@ from probdl.divergences import Estimate, f_divergence
 from probdl.errors import ConvergenceWarning
 from probdl.models.adversarial.duelling import DuellingModel
 from probdl.models.adversarial.f_losses import KINDS, critic_loss, generator_loss, probability, weight
-from probdl.models.adversarial.rules import not_negative
-from probdl.models.arguments import one_of
+from probdl.models.arguments import not_negative, one_of
 from probdl.models.cards import GENERATOR, NONE, Card
 from probdl.models.network_model import Training
 from probdl.models.row_model import home

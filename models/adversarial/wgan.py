@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from probdl.divergences import Estimate, LipschitzCritic, gradient_penalty, ipm
 from probdl.divergences.lipschitz import clip
 from probdl.models.adversarial.duelling import DuellingModel
-from probdl.models.adversarial.rules import positive
 from probdl.models.adversarial.slopes import held_out_w1
-from probdl.models.arguments import count, one_of
+from probdl.models.arguments import count, one_of, positive
 from probdl.models.cards import GENERATOR, NONE, Card
 from probdl.models.row_model import home
 from probdl.models.unsupervised import Batch
