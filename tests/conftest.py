@@ -8,6 +8,8 @@ import torch
 
 matplotlib.use("Agg")
 
+SPREAD = {"test_examples.py", "test_doctests.py"}
+
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="device that the tests run on, such as cuda")
@@ -15,7 +17,18 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
 
 
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):  # one of several processes: more threads than cores are many times slower
+        torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
+    """Keep the tests of a file together, with its fixtures; those of SPREAD come last, one by one, to fill the end."""
+    items.sort(key=lambda item: item.path.name in SPREAD)
+    for item in items:
+        if item.path.name not in SPREAD:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
     if config.getoption("--slow"):
         return
     for item in items:
