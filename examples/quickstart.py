@@ -83,6 +83,7 @@ print(f"    Seconds: EP {ep.seconds:.2f}, NUTS {nuts.seconds:.1f}. Log evidence:
 for posterior, label in ((nuts, "NUTS"), (ep, "EP")):
     posterior.plot(["b"], ax=panel["posterior"], label=label)
 panel["posterior"].set(title="intercept of the regression", ylim=(0, 0.85))
+panel["posterior"].legend(loc="upper right", fontsize=8, frameon=False)  # the title stands where it is by default
 
 # %%
 # (b) A variational autoencoder of handwritten digits
