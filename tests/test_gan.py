@@ -1,7 +1,6 @@
 """The GAN: its algorithm step by step, its discriminator and its divergence against the truth, and rings of modes."""
 
 import math
-import time
 import warnings
 
 import numpy as np
@@ -178,16 +177,13 @@ def test_the_default_finds_all_modes_of_a_ring(device):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(("name", "steps", "batch", "good"), [("ring", 20_000, 128, 0.9), ("grid", 12_000, 256, 0.65)])
 def test_the_default_reaches_the_modes_of_the_literature(name, steps, batch, good, seed):
-    """8 and 25 modes with at least a fifth of their share each, the draws within 3 σ, and the time."""
+    """8 and 25 modes with at least a fifth of their share each, and the draws within 3 σ."""
     law = getattr(data, name)()
-    start = time.process_time()
     gan = GAN(2).fit(data.draws(law, 20_000 if name == "ring" else 50_000, seed=seed), steps=steps, batch_size=batch,
                      seed=seed, progress=False)  # fmt: skip
-    seconds = time.process_time() - start
     coverage = data.mode_coverage(gan.sample(2500, seed=1), law)
     assert coverage.populated == coverage.modes
     assert coverage.good.value >= good
-    assert seconds < 90
 
 
 def test_the_fit_ends_with_the_latest_of_the_best_states(monkeypatch):
