@@ -24,10 +24,11 @@ a loop (``probdl.loops``).
 - ``evaluate``: how far the samples of any of them are from held-out rows, measure by measure; in the room ``judging``.
 
 The parts that models share: ``network_model`` (training, eval mode, save and load), ``row_model`` (the same for rows
-of one form), ``form`` (shape and columns of the data), ``labels`` (classes and their indices), ``units``
-(standardisation and its Jacobian), ``networks`` (chosen by shape), ``held_out`` (validation rows), ``pairs`` (the
-same of rows and labels), ``scores`` (accuracy and calibration), ``elbo`` (the bound and importance weights), ``saved``
-(what a file says about a model).
+of one form), ``unsupervised`` (``fit`` of rows alone) and ``generative`` (``sample``, ``encode``, ``reconstruct``),
+``form`` and ``tables`` (shape and columns of the data, categories), ``condition`` (what rows are given), ``labels``
+(classes and their indices), ``units`` (standardisation and its Jacobian), ``networks`` (chosen by shape), ``held_out``
+(validation rows), ``pairs`` (the same of rows and labels), ``scores`` (accuracy and calibration), ``elbo`` (the bound
+and importance weights), ``cards`` (models in the course's words), ``saved`` (what a file says about a model).
 """
 
 from importlib import import_module
