@@ -11,8 +11,9 @@
 - ``style``: colours, and the axes that a picture is drawn on.
 - ``traces``: ``convergence`` of an inference, ``chains`` of a sampler.
 - ``training``: ``history`` of a fit.
+- ``tsne``: rows as points of a plane; ``affinities``: the probabilities to keep; ``similarity``: what is lost of them.
 
-Every function takes ``ax=`` and makes a figure where it is None. None of them calls ``plt.show`` or touches
+Every function that draws takes ``ax=`` and makes a figure where it is None. None of them calls ``plt.show`` or touches
 rcParams, and matplotlib is imported when the first picture is drawn: this room has no side effect on import.
 """
 
@@ -25,8 +26,10 @@ from probdl.viz.recurrence import gradient_norms
 from probdl.viz.reliability import reliability
 from probdl.viz.traces import chains, convergence
 from probdl.viz.training import history
+from probdl.viz.tsne import TSNE, tsne
 
 __all__ = [
+    "TSNE",
     "alignment",
     "chains",
     "convergence",
@@ -42,4 +45,5 @@ __all__ = [
     "reliability",
     "sample_grid",
     "show",
+    "tsne",
 ]
