@@ -87,7 +87,7 @@ def test_probabilities_of_the_digits_are_those_of_scikit_learn():
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10**6), power=st.integers(-200, 200), perplexity=st.floats(1.1, 20))
+@given(seed=st.integers(0, 10**6), power=st.integers(-600, 600), perplexity=st.floats(1.1, 20))
 def test_probabilities_do_not_know_units_origin_and_rotation_and_scales_have_the_units(seed, power, perplexity):
     X = rows(61, seed=seed)
     turn = torch.linalg.qr(rows(5, seed=seed + 1))[0]
@@ -110,9 +110,9 @@ def test_the_gradient_is_that_of_autograd(n, dim, exaggeration):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize("n", [7, 300])
-def test_the_divergence_is_that_of_scipy(n):
-    P, Y = joint(n), rows(n, 2, seed=1)
+@pytest.mark.parametrize(("n", "width"), [(7, 1.0), (7, 1e4), (300, 1.0), (300, 1e-4)])
+def test_the_divergence_is_that_of_scipy(n, width):
+    P, Y = joint(n), width * rows(n, 2, seed=1)
     assert float(Divergence(P)(Y)) == pytest.approx(rel_entr(P.numpy(), similarity(Y)).sum(), rel=1e-10)
 
 
@@ -281,6 +281,14 @@ TWICE = torch.cat([X, X[:2], X[:1]])
 def test_bad_input_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         viz.tsne(**{"X": X, "perplexity": 10, "n_iter": 10, **change})
+
+
+def test_perplexity_must_exceed_the_number_of_rows_that_are_equally_near():
+    tied = torch.cat([torch.eye(12, dtype=torch.float64), 50 + rows(48, 12)])  # 11 rows nearest to each of the first 12
+    with pytest.raises(ValueError, match="got 11, and 11 rows are equally near to row 0"):
+        affinities(tied, 11)
+    _, sigma = affinities(tied, 11.1)
+    assert bool((sigma > 0).all())
 
 
 def test_words_are_no_rows():

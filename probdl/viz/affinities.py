@@ -44,7 +44,7 @@ def affinities(X: Tensor, perplexity: float) -> tuple[Tensor, Tensor]:
         weight = _weights(gap, own, beta)
         P[rows] = weight / weight.sum(1, keepdim=True)
         sigma[rows] = unit * (2 * beta).rsqrt()
-    return (P + P.T) / (2 * len(X)), sigma
+    return (P + P.T).div_(2 * len(X)), sigma
 
 
 def _gaps(X: Tensor, own: tuple[Tensor, Tensor], perplexity: float) -> Tensor:

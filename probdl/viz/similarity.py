@@ -26,26 +26,18 @@ class Divergence:
 
     def __call__(self, Y: Tensor) -> Tensor:
         """Return Σ p log(p/q), in nats."""
-        left, right = _factors(Y)
-        pull, total = Y.new_zeros(()), Y.new_zeros(())
-        for rows, columns, P in self.tiles:
-            wide = left[rows] @ right[:, columns]  # 1 + d²
+        crossed, total = Y.new_zeros(()), Y.new_zeros(())
+        for rows, columns, P, w in self._weighted(Y):
             times = 1 if rows == columns else 2
-            if rows == columns:
-                wide.fill_diagonal_(1)
-            total += times * wide.reciprocal().sum()
-            pull += times * (P * wide.log_()).sum()
-        return self.negentropy + pull + (total - self.n).log()  # less the n ones of the diagonal
+            total += times * w.sum()
+            crossed += times * torch.xlogy(P, w).sum()
+        return self.negentropy - crossed + total.log()
 
     def gradient(self, Y: Tensor, exaggeration: float = 1.0) -> Tensor:
         """Return 4 Σ_j (exaggeration · p_ij − q_ij) w_ij (y_i − y_j), with w = 1/(1 + d²) and q = w/Σw."""
-        left, right = _factors(Y)
         points = torch.cat([Y, Y.new_ones(self.n, 1)], 1)
         pull, push, total = torch.zeros_like(points), torch.zeros_like(points), Y.new_zeros(())
-        for rows, columns, P in self.tiles:
-            w = (left[rows] @ right[:, columns]).reciprocal_()
-            if rows == columns:
-                w.fill_diagonal_(0)
+        for rows, columns, P, w in self._weighted(Y):
             total += w.sum() * (1 if rows == columns else 2)
             for force, weight in ((pull, P * w), (push, w.square_())):
                 force[rows] += weight @ points[columns]
@@ -53,6 +45,13 @@ class Divergence:
                     force[columns] += weight.T @ points[rows]
         force = exaggeration * pull - push / total
         return 4 * (force[:, -1:] * Y - force[:, :-1])
+
+    def _weighted(self, Y: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+        """Yield rows, columns, p and w of every tile, with zeros in the place of a point and itself."""
+        left, right = _factors(Y)
+        for rows, columns, P in self.tiles:
+            w = (left[rows] @ right[:, columns]).reciprocal_()
+            yield rows, columns, P, w.fill_diagonal_(0) if rows == columns else w
 
 
 def _factors(Y: Tensor) -> tuple[Tensor, Tensor]:

@@ -55,7 +55,7 @@ def tsne(
 
     where p_ij is the mean of p_{j|i}/n and p_{i|j}/n, and p_{j|i} is normal in x_j around x_i with a scale σ_i for
     which the entropy is log(perplexity). All pairs are seen: no trees, no sampling; time is O(n²) an iteration and
-    memory 24 n² bytes. Columns count in their own units: standardise X first where these differ.
+    memory 16 n² bytes. Columns count in their own units: standardise X first where these differ.
 
     The picture is a local minimum. It shows who is near whom; sizes of clusters and distances between them are no
     evidence.
