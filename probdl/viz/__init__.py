@@ -8,6 +8,8 @@
   (densities); several posteriors overlaid.
 - ``recurrence``: ``gradient_norms`` of a recurrent network against the lag.
 - ``reliability``: the ``reliability`` diagram of probabilities against what happened.
+- ``seeing``: what a network learned: ``layers``, ``activations``, ``filters``; ``saliency``, ``guided_backprop``,
+  ``deconvnet`` and ``channel_gradient``, maps on the input.
 - ``style``: colours, and the axes that a picture is drawn on.
 - ``traces``: ``convergence`` of an inference, ``chains`` of a sampler.
 - ``training``: ``history`` of a fit.
@@ -24,25 +26,37 @@ from probdl.viz.latent import latent_manifold, latent_plane
 from probdl.viz.posteriors import forest, intervals, marginals
 from probdl.viz.recurrence import gradient_norms
 from probdl.viz.reliability import reliability
+from probdl.viz.seeing.layers import activations, filters, layers
+from probdl.viz.seeing.maps import channel_gradient, deconvnet, guided_backprop, saliency
+from probdl.viz.seeing.occlusion import Occlusion, occlusion
 from probdl.viz.traces import chains, convergence
 from probdl.viz.training import history
 from probdl.viz.tsne import TSNE, tsne
 
 __all__ = [
+    "Occlusion",
     "TSNE",
+    "activations",
     "alignment",
     "chains",
+    "channel_gradient",
     "convergence",
+    "deconvnet",
+    "filters",
     "forest",
     "gradient_norms",
+    "guided_backprop",
     "history",
     "intervals",
     "latent_manifold",
     "latent_plane",
+    "layers",
     "marginals",
+    "occlusion",
     "rank_histograms",
     "reconstructions",
     "reliability",
+    "saliency",
     "sample_grid",
     "show",
     "tsne",

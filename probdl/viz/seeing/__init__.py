@@ -1,5 +1,11 @@
 """Seeing what a network learned: numbers about any torch module, to be drawn by ``probdl.viz.show``.
 
-No function changes the model: it runs in eval mode, derivatives come from ``torch.autograd.grad``, and training flags,
-buffers, ``requires_grad``, ``.grad`` and hooks are as before when a function returns or raises.
+- ``layers``: names and sizes of the layers, their ``activations`` and ``filters``.
+- ``maps``: derivatives of a score with respect to the input: ``saliency``, ``guided_backprop``, ``deconvnet``,
+  ``channel_gradient``; ``scores`` says what is asked about, ``graph`` rewrites derivatives at the ReLUs.
+- ``unchanged``: a model is looked at in eval mode and left as it was.
+
+No function changes the model: derivatives come from ``torch.autograd.grad``, and training flags, buffers,
+``requires_grad``, ``.grad`` and hooks are as before when a function returns or raises. A further function of the room
+opens ``unchanged(model)``, copies its input by ``as_input`` and finds layers by ``held``.
 """

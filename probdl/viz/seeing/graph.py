@@ -26,11 +26,10 @@ OPAQUE = {
     "CheckpointFunctionBackward": "a reentrant checkpoint: use torch.utils.checkpoint with use_reentrant=False",
     "DifferentiableGraphBackward": "a scripted function: pass the eager model",
     "CopySlices": "a write into a view: write torch.relu(x), and torch.stack or torch.cat, not in place",
-    "CudnnRnnBackward": "a recurrent layer of cuDNN: switch torch.backends.cudnn off, or use the CPU",
 }
 # Activations that look like a ReLU and keep their own derivative; ReLU6 is a Hardtanh.
-LIKE_RELU = ("Gelu", "Silu", "LeakyRelu", "Prelu", "PreluKernel", "Elu", "RreluWithNoise", "Mish", "Hardswish")
-LIKE_RELU += ("Hardtanh", "Softplus", "Threshold", "Celu", "Maximum")
+LIKE_RELU = {"Gelu", "Silu", "LeakyRelu", "Prelu", "PreluKernel", "Elu", "Celu", "RreluWithNoise", "Mish", "Hardswish"}
+LIKE_RELU |= {"Hardtanh", "Softplus", "Threshold", "Maximum"}
 
 
 def guided(gradient: Tensor, above: Tensor) -> Tensor:
@@ -93,7 +92,8 @@ def between(score: Tensor, start: Any) -> list[Any]:
 
 
 def _above(start: Any, users: dict[Any, list[Any]]) -> list[Any]:
-    found, stack = {}, [start]
+    found: dict[Any, None] = {}
+    stack = [start]
     while stack:
         for node in users.get(stack.pop(), []):
             if node not in found:
