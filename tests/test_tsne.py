@@ -231,6 +231,23 @@ def test_the_same_call_gives_the_same_picture_and_leaves_the_global_seed():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_one_thread_computes_and_the_number_of_threads_is_restored(monkeypatch):
+    seen, before, gradient = set(), torch.get_num_threads(), Divergence.gradient
+
+    def recorded(self, *args):
+        seen.add(torch.get_num_threads())
+        return gradient(self, *args)
+
+    monkeypatch.setattr(Divergence, "gradient", recorded)
+    torch.set_num_threads(2)
+    try:
+        viz.tsne(rows(60), perplexity=10, n_iter=5, device="cpu")
+        assert seen == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_random_start_is_small_and_follows_the_seed():
     X = rows(3000, 2)
     start = _start(X, 2, 1, "random")

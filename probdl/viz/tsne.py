@@ -11,6 +11,7 @@ from torch import Tensor
 from probdl.access import tensor
 from probdl.errors import ConvergenceError
 from probdl.processes import local_rank
+from probdl.threads import one_thread
 from probdl.viz.affinities import affinities
 from probdl.viz.similarity import Divergence
 
@@ -54,8 +55,8 @@ def tsne(
               q_{ij} \propto (1 + \|y_i - y_j\|^2)^{-1},
 
     where p_ij is the mean of p_{j|i}/n and p_{i|j}/n, and p_{j|i} is normal in x_j around x_i with a scale σ_i for
-    which the entropy is log(perplexity). All pairs are seen: no trees, no sampling; time is O(n²) an iteration and
-    memory 16 n² bytes. Columns count in their own units: standardise X first where these differ.
+    which the entropy is log(perplexity). All pairs are seen: no trees, no sampling; time is O(n²) an iteration, on
+    one core or a GPU, and memory 16 n² bytes. Columns count in their own units: standardise X where these differ.
 
     The picture is a local minimum. It shows who is near whom; sizes of clusters and distances between them are no
     evidence.
@@ -94,10 +95,11 @@ def tsne(
     X = X.reshape(len(X), -1).to(_chosen(device, X))
     _check(X, dim, perplexity, n_iter)
     Y = _start(X, dim, seed, init)
-    P, sigma = affinities(X, perplexity)
-    divergence = Divergence(P)
-    Y, trace = _descend(divergence, Y, n_iter)
-    return TSNE(Y, float(divergence(Y)), trace, sigma)
+    with one_thread(X.device.type == "cpu"):  # tiles are small
+        P, sigma = affinities(X, perplexity)
+        divergence = Divergence(P)
+        Y, trace = _descend(divergence, Y, n_iter)
+        return TSNE(Y, float(divergence(Y)), trace, sigma)
 
 
 def _descend(divergence: Divergence, Y: Tensor, n_iter: int) -> tuple[Tensor, Tensor]:
