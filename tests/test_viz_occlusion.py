@@ -128,6 +128,7 @@ def test_the_model_and_the_images_are_as_before_also_after_an_exception(breaks):
         ({"target": -1}, ValueError, r"target must be in 0, \.\.\., 2"),
         ({"target": torch.tensor([0, 1, 2])}, ValueError, "one for each of 2 rows"),
         ({"target": 0.5}, TypeError, "target must be an integer"),
+        ({"target": "zero"}, TypeError, "target must be an integer"),
         ({"layer": "conv"}, ValueError, "layer must be one of '0', '1'"),
         ({"layer": "2", "channel": 4}, ValueError, r"channel must be in 0, \.\.\., 3"),
         ({"layer": "2", "target": 1}, ValueError, "exclude each other"),

@@ -33,7 +33,10 @@ def as_classes(target: Any, n: int, classes: int) -> Tensor:
         TypeError: if ``target`` is no integer and holds none.
         ValueError: if there is not one for each row, or no such class.
     """
-    wanted = torch.as_tensor(target)
+    try:
+        wanted = torch.as_tensor(target)
+    except (RuntimeError, TypeError, ValueError):  # torch's for None, other objects and ragged lists
+        wanted = torch.empty(())
     if wanted.is_floating_point() or wanted.is_complex() or wanted.dtype == torch.bool:
         raise TypeError(f"target must be an integer, or one for each row; got {target!r}.")
     if wanted.shape not in ((), (n,)):
