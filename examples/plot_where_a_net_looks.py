@@ -3,8 +3,8 @@ Where does a network look?
 ==========================
 
 The score :math:`S_c(x)` of a class is a function of the pixels, and its derivative says which of them it would notice
-a change in: the *saliency* :math:`|∂S_c / ∂x|` (Simonyan, Vedaldi and Zisserman, 2014). *Guided back-propagation* and the
-*deconvolutional network* change the chain rule at each ReLU, :math:`\max(0, u)`, where the derivative g becomes
+a change in: the *saliency* :math:`|∂S_c / ∂x|` (Simonyan, Vedaldi and Zisserman, 2014). *Guided back-propagation* and
+the *deconvolutional network* change the chain rule at each ReLU, :math:`\max(0, u)`, where the derivative g becomes
 
 .. math:: g \, 1[u > 0] \;\text{(saliency)}, \qquad \max(g, 0) \, 1[u > 0] \;\text{(guided)}, \qquad
           \max(g, 0) \;\text{(deconvolution)}.
@@ -97,5 +97,5 @@ print(table.to_string(index=False))
 
 # %%
 # All three find the left half, and none of them does before training. The guided map leaves more on the right than the
-# gradient does: what it keeps at each ReLU is chosen by sign, not by how much it moves the score, so that it shows edges
-# of the image too (Adebayo et al., 2018). Where a map is to be evidence, take the gradient.
+# gradient does: what it keeps at each ReLU is chosen by sign, not by how much it moves the score, so that edges of the
+# image show too (Adebayo et al., 2018). Where a map is to be evidence, take the gradient.
