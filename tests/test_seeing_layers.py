@@ -65,8 +65,9 @@ def test_integers_go_into_an_embedding_as_integers_and_into_other_layers_as_numb
     model = nn.Sequential(nn.Embedding(3, 4), nn.LSTM(4, 5, batch_first=True))
     assert viz.layers(model, tokens) == {"0": (1, 3, 4), "1": (1, 3, 5), "output": (1, 3, 5)}
     assert torch.equal(viz.activations(model, tokens, "0")["0"], model[0](tokens))
-    pixels = torch.arange(36, dtype=torch.uint8).reshape(1, 1, 6, 6)
-    assert viz.activations(Reused(), pixels, "conv")["conv"].dtype == torch.float32
+    for dtype in (torch.uint8, torch.int64):
+        pixels = torch.arange(36, dtype=dtype).reshape(1, 1, 6, 6)
+        assert viz.activations(Reused(), pixels, "conv")["conv"].dtype == torch.float32
 
 
 def test_filters_are_a_copy_of_the_weights():
