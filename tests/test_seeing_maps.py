@@ -501,6 +501,8 @@ MODEL = seeded(Convolutions)
         (lambda: viz.deconvnet(MODEL, images(), "conv9", 1), ValueError, "must be one of 'conv1', 'relu1', 'conv2'"),
         (lambda: viz.deconvnet(MODEL, images(), 3, 1), TypeError, "layer must be a name"),
         (lambda: viz.deconvnet(MODEL, images(), "relu1", 1), ValueError, r"unit must be 3 integers within \(6, 6, 6\)"),
+        (lambda: viz.deconvnet(MODEL, images(), "fc1", torch.tensor([0, 1])), ValueError, "for each of the 4 rows"),
+        (lambda: viz.deconvnet(MODEL, images(), "fc1", torch.ones(4)), TypeError, "unit must hold integers"),
         (lambda: viz.deconvnet(MODEL, images(), "relu1", (6, 0, 0)), ValueError, r"below \(6, 6, 6\)"),
         (lambda: viz.deconvnet(MODEL, images(), "relu1", (0, 0, -1)), ValueError, r"below \(6, 6, 6\)"),
         (lambda: viz.deconvnet(MODEL, images(), "relu1", (0, 0, 0.5)), TypeError, "unit must be an integer"),
