@@ -9,7 +9,7 @@
 - ``recurrence``: ``gradient_norms`` of a recurrent network against the lag.
 - ``reliability``: the ``reliability`` diagram of probabilities against what happened.
 - ``seeing``: what a network learned: ``layers``, ``activations``, ``filters``; ``saliency``, ``guided_backprop``,
-  ``deconvnet`` and ``channel_gradient``, maps on the input.
+  ``deconvnet``, ``channel_gradient`` and ``occlusion``, maps on the input; ``adversarial`` examples.
 - ``style``: colours, and the axes that a picture is drawn on.
 - ``traces``: ``convergence`` of an inference, ``chains`` of a sampler.
 - ``training``: ``history`` of a fit.
@@ -26,6 +26,7 @@ from probdl.viz.latent import latent_manifold, latent_plane
 from probdl.viz.posteriors import forest, intervals, marginals
 from probdl.viz.recurrence import gradient_norms
 from probdl.viz.reliability import reliability
+from probdl.viz.seeing.adversarial import Adversarial, adversarial
 from probdl.viz.seeing.layers import activations, filters, layers
 from probdl.viz.seeing.maps import channel_gradient, deconvnet, guided_backprop, saliency
 from probdl.viz.seeing.occlusion import Occlusion, occlusion
@@ -34,9 +35,11 @@ from probdl.viz.training import history
 from probdl.viz.tsne import TSNE, tsne
 
 __all__ = [
+    "Adversarial",
     "Occlusion",
     "TSNE",
     "activations",
+    "adversarial",
     "alignment",
     "chains",
     "channel_gradient",

@@ -3,6 +3,8 @@
 - ``layers``: names and sizes of the layers, their ``activations`` and ``filters``.
 - ``maps``: derivatives of a score with respect to the input: ``saliency``, ``guided_backprop``, ``deconvnet``,
   ``channel_gradient``; ``scores`` says what is asked about, ``graph`` rewrites derivatives at the ReLUs.
+- ``occlusion``: how far a score falls where a window covers the input. ``classes`` checks scores and targets.
+- ``adversarial``: the smallest change that makes a network say another class; ``attack`` searches for it.
 - ``unchanged``: a model is looked at in eval mode and left as it was.
 
 No function changes the model: derivatives come from ``torch.autograd.grad``, and training flags, buffers,
