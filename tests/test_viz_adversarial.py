@@ -117,6 +117,16 @@ def test_what_the_box_forbids_is_reported_as_a_failure():
     torch.testing.assert_close(found.x[0], torch.ones(5, dtype=torch.float64), rtol=0, atol=1e-3)  # it tried
 
 
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_tie_is_no_success(outputs):
+    model = nn.Linear(4, outputs).double()
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    found = viz.adversarial(model, inputs(2, 4), torch.tensor([0, 1]), bounds=None)
+    assert not found.success.any()
+    assert found.c.isnan().all()
+
+
 def test_what_is_taken_for_the_target_already_is_not_changed():
     model, x = logistic(5), inputs(3, 5)
     found = viz.adversarial(model, x, 1 - other(model(x)[:, 0]), bounds=None)

@@ -5,6 +5,9 @@
   ``channel_gradient``; ``scores`` says what is asked about, ``graph`` rewrites derivatives at the ReLUs.
 - ``occlusion``: how far a score falls where a window covers the input. ``classes`` checks scores and targets.
 - ``adversarial``: the smallest change that makes a network say another class; ``attack`` searches for it.
+- ``occlusion``: the drop of a score with a window covered.
+- ``adversarial``: the smallest change that makes one class another; ``attack`` is Szegedy's on one input.
+- ``classes``: scores and classes, checked.
 - ``unchanged``: a model is looked at in eval mode and left as it was.
 
 No function changes the model: derivatives come from ``torch.autograd.grad``, and training flags, buffers,
