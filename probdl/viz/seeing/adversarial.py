@@ -63,11 +63,12 @@ def adversarial(
 
     Returns:
         Adversarial. A row that no c takes to its target has ``success`` False. The search is local: for a network a
-        shorter r may exist, and a failure is no proof that there is none. Success is judged in the dtype of the model;
-        the length is within 2e-8 of the end of its ray in float64, 3e-4 in float32.
+        shorter r may exist, and a failure is no proof that there is none. Success is judged in the dtype of the model,
+        for one in half precision in a float32 copy; the length is within 2e-8 of the end of its ray in float64, 3e-4
+        in float32.
 
     Raises:
-        TypeError: if ``model`` is no module, ``x`` no tensor of floats, or ``target`` no integers.
+        TypeError: if ``model`` is no module, ``x`` holds no numbers, or ``target`` no integers.
         ValueError: if ``x`` is empty, not finite or outside the bounds, there is no such class, the model returns no
             scores, or ``order``, ``bounds`` or ``steps`` is invalid.
 
