@@ -1,5 +1,6 @@
 """Pictures show what came in: the right array, the right scale, nothing hidden, nothing global changed."""
 
+import inspect
 import math
 
 import matplotlib
@@ -228,7 +229,9 @@ PICTURES = {
 
 
 def test_every_picture_is_on_the_checklist():
-    assert set(PICTURES) == set(viz.__all__)
+    """What takes ``ax`` draws; the rest of the room computes, and is tested by its own files."""
+    draws = {name for name in viz.__all__ if "ax" in inspect.signature(getattr(viz, name)).parameters}
+    assert set(PICTURES) == draws
 
 
 @pytest.mark.parametrize("name", PICTURES)
