@@ -14,7 +14,6 @@ from torch.nn.functional import cross_entropy
 from probdl.divergences.estimate import Estimate
 from probdl.models.arguments import count, one_of
 from probdl.models.form import Form
-from probdl.models.held_out import chosen_device
 from probdl.models.labels import Labels
 from probdl.models.network_model import Training
 from probdl.models.networks import check_images, check_network, is_small
@@ -24,6 +23,7 @@ from probdl.models.scores import Calibration, Proportion, calibration, proportio
 from probdl.models.units import WAYS, Units
 from probdl.nn import CNN, seeded
 from probdl.nn.mlp import sizes
+from probdl.processes import chosen_device
 
 STEPS = 20_000
 CHUNK = 1024  # rows that are scored at a time

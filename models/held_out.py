@@ -1,4 +1,4 @@
-"""Which rows train and which validate, and where."""
+"""Which rows train and which validate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from probdl.models.form import Form
-from probdl.processes import local_rank
 
 FEWEST = 20  # rows below which "auto" keeps none back: a tenth of fewer says nothing
 
@@ -47,12 +46,3 @@ def _share(x: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
         )
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     return x[order[held:]], x[order[:held]]
-
-
-def chosen_device(device: str | torch.device, x: Any) -> torch.device:
-    """Return the device to fit on; "auto": where ``x`` is if that is a GPU, else this process's GPU if there is one."""
-    if device != "auto":
-        return torch.device(device)
-    if isinstance(x, Tensor) and x.device.type != "cpu":
-        return x.device
-    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from probdl.models.arguments import one_of
 from probdl.models.condition import Condition
 from probdl.models.form import Form
-from probdl.models.held_out import chosen_device, split
+from probdl.models.held_out import split
 from probdl.models.network_model import Training
 from probdl.models.pairs import is_pair, parts
 from probdl.models.row_model import RowModel
 from probdl.models.units import WAYS, Units
+from probdl.processes import chosen_device
 
 Model = TypeVar("Model", bound="UnsupervisedModel")
 Batch = tuple[Tensor, ...]

@@ -11,8 +11,9 @@ from scipy.optimize import brentq
 from scipy.spatial.distance import pdist, squareform
 from scipy.special import rel_entr
 from scipy.stats import entropy
+from torch.distributions import Categorical
 
-from probdl import data, viz
+from probdl import data, divergences, viz
 from probdl.viz.affinities import affinities
 from probdl.viz.similarity import Divergence
 from probdl.viz.tsne import _descend, _start
@@ -98,6 +99,13 @@ def test_probabilities_do_not_know_units_origin_and_rotation_and_scales_have_the
     assert float(P.sum()) == pytest.approx(1)
     assert torch.equal(P, P.T)
     assert not P.diagonal().any()
+
+
+@pytest.mark.parametrize("n", [7, 300])
+def test_the_divergence_is_that_of_the_room_of_divergences(n):
+    P, Y = joint(n), rows(n, 2, seed=1)
+    of_pairs = [Categorical(t.flatten()) for t in (P, torch.tensor(similarity(Y)))]
+    assert float(Divergence(P)(Y)) == pytest.approx(divergences.kl(*of_pairs).value, abs=1e-10)
 
 
 @pytest.mark.parametrize("exaggeration", [1.0, 12.0])

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from probdl.models.arguments import count, one_of
-from probdl.models.held_out import chosen_device
 from probdl.models.labels import Labels
 from probdl.models.network_model import NetworkModel, Training
 from probdl.models.networks import is_image, is_small_step
@@ -24,6 +23,7 @@ from probdl.models.sequences.vocabulary import Vocabulary, padded
 from probdl.models.units import WAYS, Units
 from probdl.nn import CNN, seeded
 from probdl.nn.mlp import sizes
+from probdl.processes import chosen_device
 
 STEPS = 5_000
 CHUNK = 256  # sequences that are scored at a time

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from probdl.divergences.estimate import Estimate
 from probdl.models.arguments import count, one_of
-from probdl.models.held_out import FEWEST, chosen_device
+from probdl.models.held_out import FEWEST
 from probdl.models.network_model import NetworkModel, Training
 from probdl.models.networks import is_small_step
 from probdl.models.sequences.blocks import block_mean
@@ -23,6 +23,7 @@ from probdl.models.sequences.texts import as_texts, divided, read
 from probdl.models.sequences.vocabulary import Vocabulary, padded
 from probdl.nn import seeded
 from probdl.nn.recurrent import State
+from probdl.processes import chosen_device
 
 STEPS = 3_000
 STRETCH = 1024  # tokens of a text that are scored at a time, at most

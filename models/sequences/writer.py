@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from probdl.divergences.estimate import Estimate
 from probdl.models.arguments import count, one_of
-from probdl.models.held_out import chosen_device
 from probdl.models.network_model import NetworkModel, Training
 from probdl.models.networks import is_small_step
 from probdl.models.pairs import is_pair, parts
@@ -23,6 +22,7 @@ from probdl.models.sequences.reader import CELLS, checked_dropout
 from probdl.models.sequences.search import Written, beam_search, draw
 from probdl.models.sequences.vocabulary import Vocabulary, padded
 from probdl.nn import seeded
+from probdl.processes import chosen_device
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probdl.access import tensor
 from probdl.errors import ConvergenceError
-from probdl.processes import local_rank
+from probdl.processes import chosen_device
 from probdl.threads import one_thread
 from probdl.viz.affinities import affinities
 from probdl.viz.similarity import Divergence
@@ -92,7 +92,7 @@ def tsne(
         >>> ax = viz.latent_plane(found.Y, digits.labels[:200])
     """
     X = tensor(X, "X")
-    X = X.reshape(len(X), -1).to(_chosen(device, X))
+    X = X.reshape(len(X), -1).to(chosen_device(device, X))
     _check(X, dim, perplexity, n_iter)
     Y = _start(X, dim, seed, init)
     with one_thread(X.device.type == "cpu"):  # tiles are small
@@ -167,11 +167,3 @@ def _check(X: Tensor, dim: int, perplexity: float, n_iter: int) -> None:
             f"X must have distinct rows; {len(X) - len(distinct)} of {len(X)} repeat an earlier one, the most frequent "
             f"{int(copies.max())} times. Drop them, as by X.unique(dim=0), or add noise of the size of rounding."
         )
-
-
-def _chosen(device: str | torch.device, X: Tensor) -> torch.device:
-    if device != "auto":
-        return torch.device(device)
-    if X.device.type != "cpu":
-        return X.device
-    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else X.device
