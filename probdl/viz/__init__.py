@@ -2,6 +2,8 @@
 
 - ``alignment``: where a decoder looked in its source while it wrote.
 - ``calibration``: ``rank_histograms`` of simulation-based calibration.
+- ``contours``: ``density_contours``, the regions of the plane that hold a stated mass, of one density over another;
+  ``regions`` finds them, of draws by ``smoothing``.
 - ``images``: ``show`` maps and images without hidden scaling, ``sample_grid``, ``reconstructions``.
 - ``latent``: ``latent_plane`` of codes, ``latent_manifold`` of a decoder.
 - ``posteriors``: ``intervals`` (estimates on lines), ``forest`` (the same with two intervals each) and ``marginals``
@@ -9,7 +11,7 @@
 - ``recurrence``: ``gradient_norms`` of a recurrent network against the lag.
 - ``reliability``: the ``reliability`` diagram of probabilities against what happened.
 - ``seeing``: what a network learned: ``layers``, ``activations``, ``filters``; ``saliency``, ``guided_backprop``,
-  ``deconvnet``, ``channel_gradient`` and ``occlusion``, maps on the input; ``adversarial`` examples.
+  ``deconvnet``, ``channel_gradient`` and ``occlusion``, maps on the input; ``adversarial`` examples; ``synthesize``.
 - ``style``: colours, and the axes that a picture is drawn on.
 - ``traces``: ``convergence`` of an inference, ``chains`` of a sampler.
 - ``training``: ``history`` of a fit.
@@ -21,6 +23,7 @@ rcParams, and matplotlib is imported when the first picture is drawn: this room 
 
 from probdl.viz.alignment import alignment
 from probdl.viz.calibration import rank_histograms
+from probdl.viz.contours import density_contours
 from probdl.viz.images import reconstructions, sample_grid, show
 from probdl.viz.latent import latent_manifold, latent_plane
 from probdl.viz.posteriors import forest, intervals, marginals
@@ -30,6 +33,7 @@ from probdl.viz.seeing.adversarial import Adversarial, adversarial
 from probdl.viz.seeing.layers import activations, filters, layers
 from probdl.viz.seeing.maps import channel_gradient, deconvnet, guided_backprop, saliency
 from probdl.viz.seeing.occlusion import Occlusion, occlusion
+from probdl.viz.seeing.synthesis import Synthesis, synthesize
 from probdl.viz.traces import chains, convergence
 from probdl.viz.training import history
 from probdl.viz.tsne import TSNE, tsne
@@ -37,6 +41,7 @@ from probdl.viz.tsne import TSNE, tsne
 __all__ = [
     "Adversarial",
     "Occlusion",
+    "Synthesis",
     "TSNE",
     "activations",
     "adversarial",
@@ -45,6 +50,7 @@ __all__ = [
     "channel_gradient",
     "convergence",
     "deconvnet",
+    "density_contours",
     "filters",
     "forest",
     "gradient_norms",
@@ -62,5 +68,6 @@ __all__ = [
     "saliency",
     "sample_grid",
     "show",
+    "synthesize",
     "tsne",
 ]

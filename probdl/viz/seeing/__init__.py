@@ -7,6 +7,7 @@
 - ``adversarial``: the smallest change that makes a network say another class; ``attack`` searches for it.
 - ``occlusion``: the drop of a score with a window covered.
 - ``adversarial``: the smallest change that makes one class another; ``attack`` is Szegedy's on one input.
+- ``synthesis``: the input that maximises a score or a unit; ``ascent`` climbs.
 - ``classes``: scores and classes, checked.
 - ``unchanged``: a model is looked at in eval mode and left as it was.
 

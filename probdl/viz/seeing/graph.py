@@ -54,18 +54,25 @@ def derivative(model: nn.Module, x: Any, score: Score, rule: Rule | None = None)
     Returns:
         Tensor of the shape of ``x``.
     """
-    with unchanged(model) as seen, torch.enable_grad():
+    with unchanged(model) as seen:
         if rule is not None:
             check_open(seen)
-        leaf = as_input(seen, x).requires_grad_()
+        return value_and_derivative(seen, as_input(seen, x), score, rule)[1]
+
+
+def value_and_derivative(seen: nn.Module, x: Tensor, score: Score, rule: Rule | None = None) -> tuple[Tensor, Tensor]:
+    """Return the scores, (n,), and the derivative of their sum; within ``unchanged``, for an input in its dtype."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
         entry = leaf.clone()  # a ReLU in place on its input is allowed, and writes on neither x nor the leaf
         start = entry.grad_fn
-        total = score(seen, entry).sum()
+        values = score(seen, entry)
+        total = values.sum()
         nodes = between(total, start)
         _check_differentiable(nodes)
         if rule is not None:
             _rewrite(nodes, rule)
-        return torch.autograd.grad(total, leaf)[0]
+        return values, torch.autograd.grad(total, leaf)[0]
 
 
 def between(score: Tensor, start: Any) -> list[Any]:
@@ -121,7 +128,7 @@ def _rewrite(nodes: list[Any], rule: Rule) -> None:
     alike = sorted({node.name().rstrip("0123456789") for node in nodes if _is_like_a_relu(node)})
     if alike:
         names = ", ".join(name.removesuffix("Backward") for name in alike)
-        warnings.warn(f"{names} keep their own derivative: the rule is applied to ReLUs only.", UserWarning, 4)
+        warnings.warn(f"{names} keep their own derivative: the rule is applied to ReLUs only.", UserWarning, 5)
     for node in relus:
         node.register_hook(lambda below, above: (rule(below[0], above[0]),))
 
