@@ -1,6 +1,8 @@
 """t-SNE keeps the probabilities that it says, descends the divergence that it reports, and names what it cannot do."""
 
+import importlib
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from scipy.stats import entropy
 from torch.distributions import Categorical
 
 from probdl import data, divergences, viz
-from probdl.viz.affinities import affinities
+from probdl.viz.affinities import Neighbourhoods, affinities
 from probdl.viz.similarity import Divergence
 from probdl.viz.tsne import _descend, _start
 
@@ -278,6 +280,71 @@ def test_images_are_flattened_and_float32_is_computed_in_float64(device):
     assert found.Y.device.type == device.type
     other = viz.tsne(X.flatten(1).double(), perplexity=10, n_iter=20, device="cpu")
     torch.testing.assert_close(found.Y.cpu(), other.Y)
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Make 100 rows so many that their pairs are not held."""
+    module = importlib.import_module("probdl.viz.tsne")  # probdl.viz.tsne is the function
+    monkeypatch.setattr(module, "MANY", 100)
+
+
+@pytest.mark.parametrize("n", [7, 300, 600])
+def test_probabilities_in_tiles_are_those_of_the_table(n):
+    X = 1e-3 * rows(n)
+    P, sigma = affinities(X, 5)
+    near = Neighbourhoods.of(X, 5)
+    torch.testing.assert_close(near[0:n, 0:n], P, rtol=1e-12, atol=0)
+    torch.testing.assert_close(near[3:n, 0:3], P[3:, :3], rtol=1e-12, atol=0)
+    torch.testing.assert_close(near.sigma, sigma, rtol=1e-12, atol=0)
+    Y = rows(n, 2, seed=1)
+    assert float(Divergence(near)(Y)) == pytest.approx(float(Divergence(P)(Y)), rel=1e-12)
+    torch.testing.assert_close(Divergence(near).gradient(Y), Divergence(P).gradient(Y), rtol=1e-10, atol=1e-15)
+
+
+def test_tiles_that_are_computed_anew_are_never_held():
+    n, held, tile = 700, [], Neighbourhoods.__getitem__
+
+    class Watched(Neighbourhoods):
+        def __getitem__(self, place):
+            found = tile(self, place)
+            held.append(weakref.ref(found))
+            assert sum(each() is not None for each in held) <= 2
+            return found
+
+    Divergence(Watched.of(rows(n), 20))(rows(n, 2, seed=1))
+    assert len(held) == 2 * 6
+
+
+@pytest.mark.parametrize(("dim", "method"), [(2, "interpolated (openTSNE)"), (3, "Barnes-Hut (openTSNE)")])
+def test_above_the_limit_opentsne_moves_the_points_and_the_divergence_is_exact(many, dim, method):
+    pytest.importorskip("openTSNE")
+    X = data.digits().images[:300].flatten(1).double()
+    found = viz.tsne(X, dim, perplexity=20, n_iter=255)
+    P, sigma = affinities(X, 20)
+    assert found.method == method
+    assert found.Y.shape == (300, dim)
+    assert found.kl == pytest.approx(rel_entr(P.numpy(), similarity(found.Y)).sum(), rel=1e-10)
+    torch.testing.assert_close(found.sigma, sigma)
+    assert found.kl_trace.shape == (26,)
+    assert bool(found.kl_trace[0].isnan())
+    assert float(found.kl_trace[-1]) == pytest.approx(found.kl, rel=0.25)  # openTSNE's P is sparse
+    exact = viz.tsne(X[:100], dim, perplexity=20, n_iter=10)
+    assert exact.method == "exact"
+
+
+def test_opentsne_s_picture_is_the_same_at_each_call(many):
+    pytest.importorskip("openTSNE")
+    one, two = (viz.tsne(rows(120), perplexity=10, n_iter=50).Y for _ in range(2))
+    assert torch.equal(one, two)
+    shifted = viz.tsne(rows(120), perplexity=10, n_iter=50, init=1e-4 * rows(120, 2, seed=4)).Y
+    assert not torch.allclose(one, shifted)
+
+
+def test_where_opentsne_is_missing_the_error_says_what_to_do(many, monkeypatch):
+    monkeypatch.setattr("probdl.viz.many_rows.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'more than 100 rows .* got 101 rows. Run pip install "probdl\[tsne\]", or'):
+        viz.tsne(rows(101), perplexity=10)
 
 
 X = rows(60)

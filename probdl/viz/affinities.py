@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,21 +37,86 @@ def affinities(X: Tensor, perplexity: float) -> tuple[Tensor, Tensor]:
         ValueError: if as many rows as the perplexity are equally near to one row.
         ConvergenceError: if the bisection does not reach the entropy.
     """
-    unit = float(X.abs().max())  # squares of very small or very large numbers would leave the range of a float
-    X, P, sigma = X / unit, X.new_empty(len(X), len(X)), X.new_empty(len(X))
-    for rows in torch.arange(len(X), device=X.device).split(ROWS):
-        own = (torch.arange(len(rows), device=X.device), rows)
-        gap = _gaps(X, own, perplexity)
-        beta = _precisions(gap, own, perplexity)
-        weight = _weights(gap, own, beta)
-        P[rows] = weight / weight.sum(1, keepdim=True)
-        sigma[rows] = unit * (2 * beta).rsqrt()
-    return (P + P.T).div_(2 * len(X)), sigma
+    near, P = Neighbourhoods.empty(X), X.new_empty(len(X), len(X))
+    for rows, weight, total in near.fill(perplexity):
+        P[rows] = weight / total[:, None]
+    return (P + P.T).div_(2 * len(X)), near.sigma
 
 
-def _gaps(X: Tensor, own: tuple[Tensor, Tensor], perplexity: float) -> Tensor:
-    """Return by how much each squared distance exceeds the row's smallest; p_{j|i} is a function of these."""
-    square = torch.cdist(X[own[1]], X, compute_mode="donot_use_mm_for_euclid_dist").square_()
+@dataclass(frozen=True, eq=False)
+class Neighbourhoods:
+    """P in three numbers a row: what there is to hold where n² numbers are too many.
+
+    Attributes:
+        X: the rows (n, d), in units of the largest entry.
+        unit: the largest entry.
+        nearest: the squared distance of the nearest row, (n,).
+        beta: 1/(2σ²), (n,).
+        total: the sum over j of exp(−β(d² − nearest)), (n,).
+    """
+
+    X: Tensor
+    unit: float
+    nearest: Tensor
+    beta: Tensor
+    total: Tensor
+
+    @classmethod
+    def of(cls, X: Tensor, perplexity: float) -> Neighbourhoods:
+        """Return those of rows; arguments and errors are those of ``affinities``."""
+        near = cls.empty(X)
+        for _ in near.fill(perplexity):
+            pass
+        return near
+
+    @classmethod
+    def empty(cls, X: Tensor) -> Neighbourhoods:
+        """Return room for those of rows."""
+        unit = float(X.abs().max())  # squares of very small or very large numbers would leave the range of a float
+        return cls(X / unit, unit, *X.new_empty(3, len(X)))
+
+    def fill(self, perplexity: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Find the scales of some rows at a time, and yield which, and p_{j|i} of them up to their sums, and these."""
+        for rows in torch.arange(len(self), device=self.device).split(ROWS):
+            own = (torch.arange(len(rows), device=self.device), rows)
+            gap, self.nearest[rows] = _gaps(self.X, own, perplexity)
+            self.beta[rows] = _precisions(gap, own, perplexity)
+            weight = _weights(gap, own, self.beta[rows])
+            self.total[rows] = weight.sum(1)
+            yield rows, weight, self.total[rows]
+
+    @property
+    def sigma(self) -> Tensor:
+        """σ of each row, in the units of the rows that came."""
+        return self.unit * (2 * self.beta).rsqrt()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.X.device
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, tile: tuple[slice, slice]) -> Tensor:
+        """Return the entries of P for some rows and columns, the same or disjoint ones, computed anew."""
+        rows, columns = tile
+        square = _squares(self.X[rows], self.X[columns])
+        p = self._conditional(square, rows) + self._conditional(square.T, columns).T
+        return (p.fill_diagonal_(0) if rows == columns else p).div_(2 * len(self))
+
+    def _conditional(self, square: Tensor, rows: slice) -> Tensor:
+        gap = square - self.nearest[rows, None]
+        return gap.mul_(-self.beta[rows, None]).exp_().div_(self.total[rows, None])
+
+
+def _squares(X: Tensor, Y: Tensor) -> Tensor:
+    return torch.cdist(X, Y, compute_mode="donot_use_mm_for_euclid_dist").square_()
+
+
+def _gaps(X: Tensor, own: tuple[Tensor, Tensor], perplexity: float) -> tuple[Tensor, Tensor]:
+    """Return by how much each squared distance exceeds the row's smallest, of which p_{j|i} is a function, and that."""
+    square = _squares(X[own[1]], X)
     square[own] = math.inf
     nearest = square.amin(1, keepdim=True)
     gap = square.sub_(nearest)
@@ -61,7 +128,7 @@ def _gaps(X: Tensor, own: tuple[Tensor, Tensor], perplexity: float) -> Tensor:
             f"{int(tied[worst])} rows are equally near to row {int(own[1][worst])}. Take a larger perplexity."
         )
     gap[own] = 0
-    return gap
+    return gap, nearest[:, 0]
 
 
 def _precisions(gap: Tensor, own: tuple[Tensor, Tensor], perplexity: float) -> Tensor:

@@ -12,22 +12,31 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from probdl.viz.affinities import Neighbourhoods
+
 TILE, TILE_GPU = 256, 4096  # a tile of 0.5 MB stays in the processor's cache; on a GPU launches cost more
 
 
 class Divergence:
-    """KL(P ‖ Q) and its gradient, tile by tile over the pairs i ≤ j."""
+    """KL(P ‖ Q) and its gradient, tile by tile over the pairs i ≤ j.
 
-    def __init__(self, P: Tensor) -> None:
-        self.n, self.tile = len(P), TILE if P.device.type == "cpu" else TILE_GPU
-        self.negentropy = torch.xlogy(P, P).sum()
-        self.tiles = [(rows, columns, P[rows, columns].contiguous()) for rows, columns in self._places()]
+    Args:
+        P: the table (n, n), which is then held in tiles; or neighbourhoods, whose P is computed anew whenever it is
+            needed and never held.
+    """
 
-    def _places(self) -> Iterator[tuple[slice, slice]]:
+    def __init__(self, P: Tensor | Neighbourhoods) -> None:
+        self.n, self.P, self.tile = len(P), P, TILE if P.device.type == "cpu" else TILE_GPU
+        self.held = list(self._tiles()) if isinstance(P, Tensor) else None
+        entropies = [(1 + (i != j)) * torch.xlogy(p, p).sum() for i, j, p in self.held or self._tiles()]
+        self.negentropy = torch.stack(entropies).sum()
+
+    def _tiles(self) -> Iterator[tuple[slice, slice, Tensor]]:
         edges = range(0, self.n, self.tile)
         for i in edges:
             for j in range(i, self.n, self.tile):
-                yield slice(i, i + self.tile), slice(j, j + self.tile)
+                rows, columns = slice(i, i + self.tile), slice(j, j + self.tile)
+                yield rows, columns, self.P[rows, columns].contiguous()
 
     def __call__(self, Y: Tensor) -> Tensor:
         """Return Σ p log(p/q), in nats."""
@@ -54,7 +63,7 @@ class Divergence:
     def _weighted(self, Y: Tensor) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
         """Yield rows, columns, p and w of every tile, with zeros in the place of a point and itself."""
         left, right = _factors(Y)
-        for rows, columns, P in self.tiles:
+        for rows, columns, P in self.held or self._tiles():
             w = (left[rows] @ right[:, columns]).reciprocal_()
             yield rows, columns, P, w.fill_diagonal_(0) if rows == columns else w
 

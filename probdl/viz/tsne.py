@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,11 @@ from probdl.access import tensor
 from probdl.errors import ConvergenceError
 from probdl.processes import chosen_device
 from probdl.threads import one_thread
-from probdl.viz.affinities import affinities
+from probdl.viz.affinities import Neighbourhoods, affinities
+from probdl.viz.many_rows import METHODS, check_installed, moved
 from probdl.viz.similarity import Divergence
 
+MANY = 10_000  # rows above which pairs are no longer held
 EVERY = 10  # iterations between two entries of the trace
 EARLY = 250  # iterations with p exaggerated, at most a quarter of all
 # Exaggeration e, momentum m and step a row. The attraction's curvature is at most 8e/n where every row has its share
@@ -30,14 +33,17 @@ class TSNE:
     Attributes:
         Y: the points, of shape (n, dim), float64, with mean 0. Their axes and distances between clusters mean nothing.
         kl: KL(P ‖ Q) in nats at ``Y``, on the exact P; pictures of one table at one perplexity are compared by it.
-        kl_trace: the same after 0, 10, 20, … iterations, of shape (1 + n_iter // 10,), never on the exaggerated P.
+        kl_trace: the same after 0, 10, 20, … iterations, of shape (1 + n_iter // 10,), never on the exaggerated P. From
+            openTSNE these are its own estimates, on its sparse P, and the first is NaN.
         sigma: the scale of each row's neighbourhood, of shape (n,), in the units of X.
+        method: how the points were moved: "exact", "interpolated (openTSNE)", or "Barnes-Hut (openTSNE)".
     """
 
     Y: Tensor
     kl: float
     kl_trace: Tensor
     sigma: Tensor
+    method: str = "exact"
 
 
 def tsne(
@@ -58,6 +64,10 @@ def tsne(
     which the entropy is log(perplexity). All pairs are seen: no trees, no sampling; time is O(n²) an iteration, on
     one core or a GPU, and memory 16 n² bytes. Columns count in their own units: standardise X where these differ.
 
+    Above 10,000 rows openTSNE moves the points, if it is installed, by interpolation in the plane and by a tree in
+    space; it only sees the nearest 3 · perplexity rows of each. ``kl`` and ``sigma`` are exact all the same, in O(n²)
+    time and O(n) memory.
+
     The picture is a local minimum. It shows who is near whom; sizes of clusters and distances between them are no
     evidence.
 
@@ -66,19 +76,20 @@ def tsne(
         dim: 2 or 3.
         perplexity: the effective number of neighbours of a row.
         n_iter: iterations of gradient descent.
-        seed: of the start for ``init="random"``; with the others nothing is random.
+        seed: of the start for ``init="random"``, and of openTSNE's search for neighbours; else nothing is random.
         init: "pca": the first principal components, with the sign that makes the largest score positive;
             "random": N(0, 10⁻⁸); or an array of shape (n, dim).
         device: where to compute; "auto": a GPU if ``X`` is there or one is found, else the CPU.
 
     Returns:
-        ``Y``, ``kl``, ``kl_trace`` and ``sigma``, on the device that computed them.
+        ``Y``, ``kl``, ``kl_trace``, ``sigma`` and ``method``, on the device that computed them.
 
     Raises:
         TypeError: if ``X`` or ``init`` does not hold numbers.
         ValueError: for NaN or infinities, duplicate rows, n ≤ 3 · perplexity, as many rows as the perplexity at equal
             distance, or another ``dim``, ``perplexity``, ``n_iter`` or ``init`` than described.
         ConvergenceError: if the points run away.
+        ImportError: for more than 10,000 rows without openTSNE.
 
     Source: L. van der Maaten and G. Hinton (2008), Visualizing data using t-SNE, JMLR 9; the step of A. Belkina et al.
     (2019), Automated optimized parameters for t-SNE, Nature Communications 10.
@@ -95,11 +106,24 @@ def tsne(
     X = X.reshape(len(X), -1).to(chosen_device(device, X))
     _check(X, dim, perplexity, n_iter)
     Y = _start(X, dim, seed, init)
+    if len(X) > MANY:
+        check_installed(len(X), MANY)
     with one_thread(X.device.type == "cpu"):  # tiles are small
-        P, sigma = affinities(X, perplexity)
-        divergence = Divergence(P)
-        Y, trace = _descend(divergence, Y, n_iter)
-        return TSNE(Y, float(divergence(Y)), trace, sigma)
+        return _exact(X, Y, perplexity, n_iter) if len(X) <= MANY else _sparse(X, Y, perplexity, n_iter, seed)
+
+
+def _exact(X: Tensor, Y: Tensor, perplexity: float, n_iter: int) -> TSNE:
+    P, sigma = affinities(X, perplexity)
+    divergence = Divergence(P)
+    Y, trace = _descend(divergence, Y, n_iter)
+    return TSNE(Y, float(divergence(Y)), trace, sigma)
+
+
+def _sparse(X: Tensor, Y: Tensor, perplexity: float, n_iter: int, seed: int) -> TSNE:
+    near = Neighbourhoods.of(X, perplexity)
+    early = min(EARLY, n_iter // 4) // EVERY * EVERY  # openTSNE begins to count anew afterwards
+    Y, trace = moved(X, Y, perplexity, n_iter, early, EVERY, seed)
+    return TSNE(Y, float(Divergence(near)(Y)), Y.new_tensor([math.nan, *trace]), near.sigma, METHODS[Y.shape[1]])
 
 
 def _descend(divergence: Divergence, Y: Tensor, n_iter: int) -> tuple[Tensor, Tensor]:
