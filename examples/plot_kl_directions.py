@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from probdl import divergences
+from probdl import divergences, viz
 
 double = {"dtype": torch.float64}
 means = torch.tensor([[-1.5, -1.5], [1.5, 1.5]], **double)
@@ -72,15 +72,13 @@ found = {
 }
 
 # %%
-# Blue: the target. Red: the best Gaussian in each direction.
+# The target is filled: its regions of highest density that hold .5 and .9 of it. The lines are those of the best
+# Gaussians.
 
-figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), layout="constrained", sharey=True)
-shape = (len(side), len(side))
+figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), layout="constrained")
 for ax, (title, q) in zip(axes, found.items()):
-    for log_density, colour in ((log_p, "C0"), (q.log_prob(grid), "C3")):
-        density = log_density.exp().reshape(shape).T
-        ax.contour(side, side, density, levels=[f * density.max().item() for f in (0.05, 0.25, 0.6)], colors=colour)
-    ax.set(title=title, xlim=(-5, 5), ylim=(-5, 5), aspect="equal")
+    viz.density_contours(p, {"best q": q}, ax)
+    ax.set(title=title, xlim=(-4.5, 4.5), ylim=(-4.5, 4.5), aspect="equal")
 plt.show()
 
 # %%

@@ -224,6 +224,7 @@ PICTURES = {
     "alignment": lambda ax: viz.alignment([[0.2, 0.8]], "ab", "c", ax),
     "gradient_norms": lambda ax: viz.gradient_norms(NORMS, ax),
     "reliability": lambda ax: viz.reliability(BINS, ax),
+    "density_contours": lambda ax: viz.density_contours(data.digits().images[:50].flatten(1)[:, [19, 20]], ax=ax),
     "history": lambda ax: viz.history(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]}), ax=ax),
 }
 
