@@ -11,8 +11,9 @@ Sequences go in as a list of strings (read as characters, or as words), of lists
 - ``SequenceVAE``: a code for each sequence, from which another network writes it.
 
 Their parts: ``vocabulary`` (tokens and their indices; errors for those that ``fit`` did not see), ``frames`` (sequences
-of vectors or images), ``reader`` (sequences through a recurrent network), ``labelled`` (what classifier and tagger
-share), ``texts`` and ``streams`` (which part of a text trains, and texts in windows), ``blocks`` (errors of means over
-dependent tokens); ``decoder``, ``search`` and ``writer`` (sequences that are written); ``rows``,
-``heads`` and ``coded`` (sequences as rows of one tensor, their distributions given a code, and how both are learnt).
+of vectors or images), ``reader`` (sequences through a recurrent network), ``saliency`` (how much a score changes with
+each step), ``labelled`` (what classifier and tagger share), ``texts`` and ``streams`` (which part of a text trains, and
+texts in windows), ``blocks`` (errors of means over dependent tokens); ``decoder``, ``search`` and ``writer`` (sequences
+that are written); ``rows``, ``heads`` and ``coded`` (sequences as rows of one tensor, their distributions given a code,
+and how both are learnt).
 """

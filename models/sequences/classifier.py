@@ -12,6 +12,7 @@ from probdl.divergences.estimate import Estimate
 from probdl.models.labels import Labels
 from probdl.models.scores import Calibration, Proportion, calibration, proportion
 from probdl.models.sequences.labelled import LabelledSequences
+from probdl.models.sequences.saliency import saliency_of_steps
 
 
 class SequenceClassifier(LabelledSequences):
@@ -111,6 +112,35 @@ class SequenceClassifier(LabelledSequences):
         log_p, truth = self._scored(x, y, "calibration")
         event = None if of is None else (int(self._labels("calibration").indices([of], name="of")), of)
         return calibration(log_p, truth, bins=bins, by=by, of=event)
+
+    def saliency(self, x: Any, of: Any = None) -> list[Tensor]:
+        r"""Return how much the logit S of a class changes with each step of each sequence.
+
+        .. math:: \|dS/de_t\|_2 \;\text{(tokens with vectors } e_t), \qquad
+                  \max_j |dS/dx_{tj}| \;\text{(frames, in the units of the network, standardised or not).}
+
+        Args:
+            x: sequences like those of ``fit``.
+            of: the class; None: the most probable one of each sequence.
+
+        Returns:
+            A tensor (T,) for each sequence, as long as it is: padding has no part in it.
+
+        Raises:
+            ValueError, TypeError: before ``fit``, or for sequences unlike those of ``fit`` or another class.
+
+        Reference:
+            Simonyan, Vedaldi & Zisserman (2014), Deep inside convolutional networks; for text, Li, Chen, Hovy &
+            Jurafsky (2016), Visualizing and understanding neural models in NLP.
+
+        Example:
+            >>> model = SequenceClassifier(8).fit(["aab", "ba", "abb", "b"] * 5, [0, 1, 0, 1] * 5, steps=5)
+            >>> [tuple(each.shape) for each in model.saliency(["aab", "b"])]
+            [(3,), (1,)]
+        """
+        self._check_fitted("saliency")
+        target = None if of is None else int(self._labels("saliency").indices([of], name="of"))
+        return saliency_of_steps(self, self._logits, *self._rows(x), target)
 
     def _learn_labels(self, y: Any) -> Labels:
         return Labels.of(y)

@@ -18,6 +18,7 @@ from probdl.models.network_model import NetworkModel, Training
 from probdl.models.networks import is_small_step
 from probdl.models.sequences.blocks import block_mean
 from probdl.models.sequences.reader import CELLS, Reader, checked_dropout
+from probdl.models.sequences.saliency import saliency_of_steps
 from probdl.models.sequences.streams import OTHER, lanes, windows
 from probdl.models.sequences.texts import as_texts, divided, read
 from probdl.models.sequences.vocabulary import Vocabulary, padded
@@ -281,6 +282,38 @@ class LanguageModel(NetworkModel):
                 found.append(_draw(logits[0, -1], temperature, noise))
                 logits, state = self._next(torch.tensor([found[-1:]], device=self._device), state)
         return vocabulary.sequence(found)
+
+    def saliency(self, x: Any, of: Any = None) -> list[Tensor]:
+        r"""Return how much the logit S of the token that comes next changes with each token of a text.
+
+        .. math:: \|dS/de_t\|_2, \quad e_t \text{ the vector of the token at } t.
+
+        Args:
+            x: a string, or a list of texts; what comes next is what follows their last token.
+            of: the token that comes next; None: the most probable one of each text.
+
+        Returns:
+            A tensor (T,) for each text, as long as it is.
+
+        Raises:
+            ValueError, TypeError: before ``fit``, or for texts or a token unlike those of ``fit``.
+
+        Example:
+            >>> model = LanguageModel(hidden=8).fit("abcd" * 50, steps=5, progress=False)
+            >>> [tuple(each.shape) for each in model.saliency(["abc", "d"], of="a")]
+            [(3,), (1,)]
+        """
+        vocabulary = self._known("saliency")
+        target = None if of is None else vocabulary.indices([of if vocabulary.text else [of]], "of")[0]
+        if target is not None and len(target) != 1:
+            raise ValueError(f"of must be one token; got {of!r}.")
+        texts = padded(read(vocabulary, x))
+        return saliency_of_steps(self, self._scores_next, *texts, None if target is None else target[0])
+
+    def _scores_next(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Return the logits (n, tokens) of what follows the last token of each text."""
+        logits, _ = self._next(tokens, None)
+        return logits[torch.arange(len(logits), device=logits.device), lengths.to(logits.device) - 1]
 
     def _next(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return the logits (n, T, tokens) of what follows each token, and the state after the last."""

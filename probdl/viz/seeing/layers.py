@@ -153,12 +153,15 @@ def held(model: nn.Module, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]
     return found
 
 
+def are_tokens(model: nn.Module, x: Any) -> bool:
+    """Say whether x holds integers that an embedding of the model takes."""
+    embeds = any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
+    return embeds and isinstance(x, Tensor) and x.dtype in (torch.int32, torch.int64) and x.numel() > 0
+
+
 def _as_any_input(model: nn.Module, x: Any) -> Tensor:
     """Return the input of a forward pass; the integers that an embedding takes stay integers."""
-    embeds = any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
-    if embeds and isinstance(x, Tensor) and x.dtype in (torch.int32, torch.int64) and x.numel():
-        return x.to(next(model.parameters()).device, copy=True)
-    return as_input(model, x)
+    return x.to(next(model.parameters()).device, copy=True) if are_tokens(model, x) else as_input(model, x)
 
 
 def _has_filters(module: nn.Module) -> bool:

@@ -11,26 +11,36 @@ from typing import Any
 from torch import Tensor, nn
 
 from probdl.viz.seeing.graph import deconvolved, derivative, guided
+from probdl.viz.seeing.layers import are_tokens
 from probdl.viz.seeing.scores import of_channel, of_class, of_unit
+from probdl.viz.seeing.tokens import token_derivative
 
 
 def saliency(model: nn.Module, x: Any, target: Any = None, reduce: str | None = "max") -> Tensor:
     r"""Return how much the score of a class changes with each pixel, max over channels of :math:`|dS_c/dx|`.
 
+    Tokens, integers that an ``nn.Embedding`` of the model takes, have no derivative; the vectors :math:`e_t` that stand
+    for them have. Their coordinates mean nothing one by one, so that the Euclidean norm :math:`\|dS_c/de_t\|` says how
+    much the score changes with the token at t.
+
     Args:
-        model: any torch module that returns scores (logits) of shape (n, classes), or (n,) for one of them.
-        x: inputs of shape (n, ...), converted to the dtype of the model.
+        model: any torch module that returns scores (logits) of shape (n, classes), or (n,) for one of them. One that
+            takes more than x, as lengths, is wrapped in a module of one argument.
+        x: inputs of shape (n, ...), converted to the dtype of the model, or tokens (n, time).
         target: the class c, or a tensor with one for each row; None: the class that scores most.
-        reduce: "max" takes absolute values and their maximum over the channels; None returns the derivative itself.
+        reduce: "max" takes absolute values and their maximum over the channels, or of tokens the norm; None returns
+            the derivative itself.
 
     Returns:
         Tensor of shape (n, height, width) for images (n, channels, height, width), (n, time) for sequences
-        (n, time, features), the absolute values (n, d) for vectors; of the shape of ``x`` if ``reduce`` is None.
+        (n, time, features) and tokens (n, time), the absolute values (n, d) for vectors; of the shape of ``x`` if
+        ``reduce`` is None, for tokens (n, time, size of their vectors).
 
     Raises:
         TypeError: if ``model`` is no module, ``x`` does not hold numbers, or ``target`` no integers.
         ValueError: for empty or infinite ``x``, a ``target`` out of range, another ``reduce``, scores of another
-            shape or without a derivative, or a reentrant checkpoint in the model.
+            shape or without a derivative, a reentrant checkpoint in the model, or tokens that no embedding reads as
+            they are.
 
     Reference:
         Simonyan, Vedaldi & Zisserman (2014), Deep inside convolutional networks.
@@ -44,6 +54,9 @@ def saliency(model: nn.Module, x: Any, target: Any = None, reduce: str | None = 
     """
     if reduce not in ("max", None):
         raise ValueError(f'reduce must be "max" or None; got {reduce!r}.')
+    if isinstance(model, nn.Module) and are_tokens(model, x):
+        vectors = token_derivative(model, x, of_class(target))
+        return vectors if reduce is None else vectors.norm(dim=-1)
     gradient = derivative(model, x, of_class(target))
     if reduce is None:
         return gradient
