@@ -62,16 +62,20 @@ def test_of_a_quadratic_score_the_maximiser_is_the_shrunken_centre(l2):
     assert found.slope.max() < 1e-5
 
 
-def digits_network():
-    """Return a small network of digits after two hundred steps, and its data."""
+def small():
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1, groups=2), nn.ReLU(), nn.AdaptiveMaxPool2d(2),
+        nn.Flatten(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def digits_network(build=small):
+    """Return a network of digits after two hundred steps, and its data."""
     images, labels = data.digits().images.double(), data.digits().labels
     generator = torch.Generator().manual_seed(0)
     with seeded(0):
-        net = nn.Sequential(
-            nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
-            nn.Conv2d(8, 16, 3, padding=1, groups=2), nn.ReLU(), nn.AdaptiveMaxPool2d(2),
-            nn.Flatten(), nn.Linear(64, 10),
-        ).double()  # fmt: skip
+        net = build().double()
     optimiser = torch.optim.Adam(net.parameters(), 1e-2)
     for _ in range(200):
         i = torch.randint(len(images), (64,), generator=generator)

@@ -11,7 +11,8 @@
 - ``recurrence``: ``gradient_norms`` of a recurrent network against the lag.
 - ``reliability``: the ``reliability`` diagram of probabilities against what happened.
 - ``seeing``: what a network learned: ``layers``, ``activations``, ``filters``; ``saliency``, ``guided_backprop``,
-  ``deconvnet``, ``channel_gradient`` and ``occlusion``, maps on the input; ``adversarial`` examples; ``synthesize``.
+  ``deconvnet``, ``channel_gradient`` and ``occlusion``, maps on the input; ``adversarial`` examples; ``synthesize``;
+  ``randomization_check`` says which maps depend on the model.
 - ``style``: colours, and the axes that a picture is drawn on.
 - ``traces``: ``convergence`` of an inference, ``chains`` of a sampler.
 - ``training``: ``history`` of a fit.
@@ -33,6 +34,7 @@ from probdl.viz.seeing.adversarial import Adversarial, adversarial
 from probdl.viz.seeing.layers import activations, filters, layers
 from probdl.viz.seeing.maps import channel_gradient, deconvnet, guided_backprop, saliency
 from probdl.viz.seeing.occlusion import Occlusion, occlusion
+from probdl.viz.seeing.randomization import Randomization, randomization_check
 from probdl.viz.seeing.synthesis import Synthesis, synthesize
 from probdl.viz.traces import chains, convergence
 from probdl.viz.training import history
@@ -41,6 +43,7 @@ from probdl.viz.tsne import TSNE, tsne
 __all__ = [
     "Adversarial",
     "Occlusion",
+    "Randomization",
     "Synthesis",
     "TSNE",
     "activations",
@@ -62,6 +65,7 @@ __all__ = [
     "layers",
     "marginals",
     "occlusion",
+    "randomization_check",
     "rank_histograms",
     "reconstructions",
     "reliability",

@@ -8,6 +8,7 @@
 - ``occlusion``: the drop of a score with a window covered.
 - ``adversarial``: the smallest change that makes one class another; ``attack`` is Szegedy's on one input.
 - ``synthesis``: the input that maximises a score or a unit; ``ascent`` climbs.
+- ``randomization``: whether maps survive when the model is drawn anew, layer by layer; ``cascade`` does that.
 - ``classes``: scores and classes, checked.
 - ``unchanged``: a model is looked at in eval mode and left as it was.
 
