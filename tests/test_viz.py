@@ -215,6 +215,7 @@ PICTURES = {
     "reconstructions": lambda ax: viz.reconstructions(data.digits().images[:4], data.digits().images[:4], ax=ax),
     "latent_plane": lambda ax: viz.latent_plane([[0.0, 1.0], [1.0, 2.0]], ["a", "b"], ax=ax),
     "latent_manifold": lambda ax: viz.latent_manifold(lambda z: z[:, :, None], side=2, ax=ax),
+    "filter_grid": lambda ax: viz.filter_grid(torch.ones(2, 4, 3, 3), ax=ax),
     "intervals": lambda ax: viz.intervals(["a"], [1.0], [0.0], [2.0], ax=ax, label="x"),
     "marginals": lambda ax: viz.marginals({"a": ([0.0, 1.0], [1.0, 1.0])}, ax)["a"],
     "forest": lambda ax: viz.forest(["a"], [[0.0], [1.0], [2.0], [3.0], [4.0]], ax=ax, label="x"),
@@ -224,6 +225,7 @@ PICTURES = {
     "alignment": lambda ax: viz.alignment([[0.2, 0.8]], "ab", "c", ax),
     "gradient_norms": lambda ax: viz.gradient_norms(NORMS, ax),
     "reliability": lambda ax: viz.reliability(BINS, ax),
+    "pairs": lambda ax: viz.pairs({"a": torch.arange(20.0), "b": torch.arange(20.0) ** 2}, ax)["b", "a"],
     "density_contours": lambda ax: viz.density_contours(data.digits().images[:50].flatten(1)[:, [19, 20]], ax=ax),
     "history": lambda ax: viz.history(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]}), ax=ax),
 }

@@ -10,9 +10,11 @@
   (densities); several posteriors overlaid.
 - ``recurrence``: ``gradient_norms`` of a recurrent network against the lag.
 - ``reliability``: the ``reliability`` diagram of probabilities against what happened.
-- ``seeing``: what a network learned: ``layers``, ``activations``, ``filters``; ``saliency``, ``guided_backprop``,
+- ``seeing``: what a network learned: ``layers``, ``activations``, ``filters``; ``top_patches`` that drive a unit most,
+  ``nearest`` neighbours in a layer; ``saliency``, ``guided_backprop``,
   ``deconvnet``, ``channel_gradient`` and ``occlusion``, maps on the input; ``adversarial`` examples; ``synthesize``;
   ``randomization_check`` says which maps depend on the model.
+- ``sheets``: ``filter_grid``, filters with a tile for each input channel; patches above their projections.
 - ``style``: colours, and the axes that a picture is drawn on.
 - ``traces``: ``convergence`` of an inference, ``chains`` of a sampler.
 - ``training``: ``history`` of a fit.
@@ -33,9 +35,11 @@ from probdl.viz.reliability import reliability
 from probdl.viz.seeing.adversarial import Adversarial, adversarial
 from probdl.viz.seeing.layers import activations, filters, layers
 from probdl.viz.seeing.maps import channel_gradient, deconvnet, guided_backprop, saliency
+from probdl.viz.seeing.neighbours import nearest
 from probdl.viz.seeing.occlusion import Occlusion, occlusion
-from probdl.viz.seeing.randomization import Randomization, randomization_check
+from probdl.viz.seeing.patches import Patches, top_patches
 from probdl.viz.seeing.synthesis import Synthesis, synthesize
+from probdl.viz.sheets import filter_grid
 from probdl.viz.traces import chains, convergence
 from probdl.viz.training import history
 from probdl.viz.tsne import TSNE, tsne
@@ -43,7 +47,7 @@ from probdl.viz.tsne import TSNE, tsne
 __all__ = [
     "Adversarial",
     "Occlusion",
-    "Randomization",
+    "Patches",
     "Synthesis",
     "TSNE",
     "activations",
@@ -54,6 +58,7 @@ __all__ = [
     "convergence",
     "deconvnet",
     "density_contours",
+    "filter_grid",
     "filters",
     "forest",
     "gradient_norms",
@@ -64,8 +69,8 @@ __all__ = [
     "latent_plane",
     "layers",
     "marginals",
+    "nearest",
     "occlusion",
-    "randomization_check",
     "rank_histograms",
     "reconstructions",
     "reliability",
@@ -73,5 +78,6 @@ __all__ = [
     "sample_grid",
     "show",
     "synthesize",
+    "top_patches",
     "tsne",
 ]

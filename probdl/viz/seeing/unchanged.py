@@ -50,16 +50,17 @@ def dtype_of(model: nn.Module) -> torch.dtype | None:
     return next(floating, None)
 
 
-def as_input(model: nn.Module, x: Any) -> Tensor:
-    """Return a copy of ``x`` in the dtype and on the device of the model.
+def as_input(model: nn.Module, x: Any, name: str = "x") -> Tensor:
+    """Return a copy of ``x`` in the dtype and on the device of the model; ``name`` is what errors call it.
 
     Raises:
         TypeError: if ``x`` does not hold numbers.
         ValueError: if ``x`` is not of shape (n, ...), is empty, or holds NaN or infinities.
     """
-    value = tensor(x, "x", dtype=None)
+    value = tensor(x, name, dtype=None)
     if value.ndim < 2:
-        raise ValueError(f"x must have shape (n, ...), a row for each input; got {tuple(value.shape)}. Use x[None].")
+        shape = tuple(value.shape)
+        raise ValueError(f"{name} must have shape (n, ...), a row for each input; got {shape}. Use {name}[None].")
     first = next(iter([*model.parameters(), *model.buffers()]), value)
     dtype = dtype_of(model) or (torch.float32 if value.dtype in HALF else value.dtype)
     return value.to(first.device, dtype, copy=True)
