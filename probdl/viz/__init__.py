@@ -38,6 +38,7 @@ from probdl.viz.seeing.maps import channel_gradient, deconvnet, guided_backprop,
 from probdl.viz.seeing.neighbours import nearest
 from probdl.viz.seeing.occlusion import Occlusion, occlusion
 from probdl.viz.seeing.patches import Patches, top_patches
+from probdl.viz.seeing.randomization import Randomization, randomization_check
 from probdl.viz.seeing.synthesis import Synthesis, synthesize
 from probdl.viz.sheets import filter_grid
 from probdl.viz.traces import chains, convergence
@@ -48,6 +49,7 @@ __all__ = [
     "Adversarial",
     "Occlusion",
     "Patches",
+    "Randomization",
     "Synthesis",
     "TSNE",
     "activations",
@@ -71,6 +73,7 @@ __all__ = [
     "marginals",
     "nearest",
     "occlusion",
+    "randomization_check",
     "rank_histograms",
     "reconstructions",
     "reliability",

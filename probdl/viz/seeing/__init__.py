@@ -8,6 +8,7 @@
 - ``occlusion``: the drop of a score with a window covered.
 - ``adversarial``: the smallest change that makes one class another; ``attack`` is Szegedy's on one input.
 - ``synthesis``: the input that maximises a score or a unit; ``ascent`` climbs.
+- ``randomization``: whether maps survive when the model is drawn anew, layer by layer; ``cascade`` does that.
 - ``classes``: scores and classes, checked.
 - ``patches``: what drives a channel most, ``top_patches``, with ``fields``, the boxes that its units see.
 - ``neighbours``: the ``nearest`` inputs in a layer; ``batches`` of many inputs.
