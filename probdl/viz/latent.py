@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def latent_plane(z: Any, labels: Any = None, ax: Axes | None = None) -> Axes:
     """Draw codes as points, coloured by label; of more than two dimensions the first two are drawn and named so.
 
+    On axes of three dimensions, as ``plt.figure().add_subplot(projection="3d")``, the first three are drawn.
+
     Args:
         z: codes of shape (n, d) with d of 2 or more, array-like.
         labels: n labels. Up to ten different ones get a colour each, a legend, and their name at the median of their
@@ -28,7 +30,8 @@ def latent_plane(z: Any, labels: Any = None, ax: Axes | None = None) -> Axes:
 
     Raises:
         TypeError: if ``z`` does not hold numbers.
-        ValueError: if ``z`` has another shape, if ``labels`` has another length, or for more than ten labels in words.
+        ValueError: if ``z`` has another shape or too few dimensions for the axes, if ``labels`` has another length, or
+            for more than ten labels in words.
 
     Example:
         >>> import torch
@@ -40,13 +43,16 @@ def latent_plane(z: Any, labels: Any = None, ax: Axes | None = None) -> Axes:
     if z.ndim != 2 or z.shape[1] < 2:
         raise ValueError(f"z must have shape (n, d) with d of 2 or more; got {z.shape}.")
     ax = tidy(axes(ax, 5.5, 4.5))
+    drawn = 3 if ax.name == "3d" else 2
+    if z.shape[1] < drawn:
+        raise ValueError(f"z must have 3 dimensions or more for axes with three; got {z.shape[1]}.")
     if labels is None:
-        ax.scatter(z[:, 0], z[:, 1], s=8, alpha=0.6, color=LINES[0], linewidths=0)
+        ax.scatter(*z[:, :drawn].T, s=8, alpha=0.6, color=LINES[0], linewidths=0)
     else:
-        _scatter_by_label(ax, z, _labels(labels, len(z)))
-    note = f" (of {z.shape[1]} dimensions)" if z.shape[1] > 2 else ""
-    ax.set_xlabel(f"z[0]{note}")
-    ax.set_ylabel(f"z[1]{note}")
+        _scatter_by_label(ax, z[:, :drawn], _labels(labels, len(z)))
+    note = f" (of {z.shape[1]} dimensions)" if z.shape[1] > drawn else ""
+    for k, name in enumerate("xyz"[:drawn]):
+        getattr(ax, f"set_{name}label")(f"z[{k}]{note}")
     return ax
 
 
@@ -64,7 +70,7 @@ def _scatter_by_label(ax: Axes, z: np.ndarray, labels: np.ndarray) -> None:
             _scatter_class(ax, z[labels == kind], str(kind), colour(index, CLASSES))
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, markerscale=2)
     elif labels.dtype.kind in "biuf":
-        points = ax.scatter(z[:, 0], z[:, 1], s=8, c=labels, cmap="viridis", linewidths=0)
+        points = ax.scatter(*z.T, s=8, c=labels, cmap="viridis", linewidths=0)
         ax.figure.colorbar(points, ax=ax, label="label")
     else:
         raise ValueError(f"labels must take at most {len(CLASSES)} values to be told apart; got {len(kinds)}.")
@@ -74,10 +80,9 @@ def _scatter_class(ax: Axes, z: np.ndarray, name: str, tint: Any) -> None:
     """Draw one class; its name at the median helps readers who cannot tell the colours apart."""
     from matplotlib.patheffects import withStroke
 
-    ax.scatter(z[:, 0], z[:, 1], s=8, alpha=0.7, color=tint, linewidths=0, label=name)
+    ax.scatter(*z.T, s=8, alpha=0.7, color=tint, linewidths=0, label=name)
     halo = [withStroke(linewidth=3, foreground="white")]
-    x, y = np.median(z[:, :2], axis=0)
-    ax.text(x, y, name, weight="bold", ha="center", va="center", path_effects=halo)
+    ax.text(*np.median(z, axis=0), name, weight="bold", ha="center", va="center", path_effects=halo)
 
 
 def latent_manifold(decode: Callable[[Tensor], Tensor], side: int = 15, ax: Axes | None = None) -> Axes:

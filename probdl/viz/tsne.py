@@ -37,6 +37,7 @@ class TSNE:
             openTSNE these are its own estimates, on its sparse P, and the first is NaN.
         sigma: the scale of each row's neighbourhood, of shape (n,), in the units of X.
         method: how the points were moved: "exact", "interpolated (openTSNE)", or "Barnes-Hut (openTSNE)".
+        notes: what else there is to say, as of rows that share a point.
     """
 
     Y: Tensor
@@ -44,6 +45,7 @@ class TSNE:
     kl_trace: Tensor
     sigma: Tensor
     method: str = "exact"
+    notes: tuple[str, ...] = ()
 
 
 def tsne(
@@ -104,7 +106,8 @@ def tsne(
     """
     X = tensor(X, "X")
     X = X.reshape(len(X), -1).to(chosen_device(device, X))
-    _check(X, dim, perplexity, n_iter)
+    check_arguments(len(X), dim, perplexity, n_iter)
+    _check_distinct(X)
     Y = _start(X, dim, seed, init)
     if len(X) > MANY:
         check_installed(len(X), MANY)
@@ -173,18 +176,22 @@ def _principal(X: Tensor, dim: int) -> Tensor:
     return scores * largest.sign() * (START / scores[:, 0].std())
 
 
-def _check(X: Tensor, dim: int, perplexity: float, n_iter: int) -> None:
+def check_arguments(n: int, dim: int, perplexity: float, n_iter: int) -> None:
+    """Raise a ValueError for arguments of ``tsne`` that do not fit n rows."""
     if not isinstance(dim, int) or dim not in (2, 3):
         raise ValueError(f"dim must be 2 or 3; got {dim!r}.")
     if not perplexity > 1:
         raise ValueError(f"perplexity must be a number of neighbours above 1; got {perplexity!r}.")
     if not isinstance(n_iter, int) or n_iter < 1:
         raise ValueError(f"n_iter must be a positive integer; got {n_iter!r}.")
-    if len(X) <= 3 * perplexity:
+    if n <= 3 * perplexity:
         raise ValueError(
-            f"X must have more than 3 · perplexity = {3 * perplexity:g} rows; got {len(X)}. "
-            f"Take a perplexity below {len(X) / 3:.3g}."
+            f"X must have more than 3 · perplexity = {3 * perplexity:g} rows; got {n}. "
+            f"Take a perplexity below {n / 3:.3g}."
         )
+
+
+def _check_distinct(X: Tensor) -> None:
     distinct, copies = X.unique(dim=0, return_counts=True)
     if len(distinct) < len(X):
         raise ValueError(
