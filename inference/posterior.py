@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -261,43 +261,30 @@ class Posterior:
         """Draw the posterior.
 
         Args:
-            names: sites to draw; None draws those of ``summary``.
+            names: sites to draw, or single entries of them, such as "w[0]"; None draws those of ``summary``.
             ax: where to draw; None makes a figure. Pass what an earlier call returned to overlay another posterior.
             kind: "marginals", the density of each entry; "forest", median, 50 % and 90 % interval of each entry;
-                "trace", the bound (or what the method drives to zero) against its steps, or a sampler's chains.
+                "pairs", the joint density of each two entries, at most 8 of them, by the regions that hold 50 % and
+                90 %; "trace", the bound (or what the method drives to zero) against its steps, or a sampler's chains.
             label: in the legend; None gives the method.
 
         Returns:
             What the function of ``probdl.viz`` returns: axes, by name where there is one for each entry.
 
         Raises:
-            ValueError: if there is no such site or kind, or the method kept no trace.
+            ValueError: if there is no such site, entry or kind, the method kept no trace, or "pairs" got too many.
         """
-        kinds = {"marginals": self._plot_marginals, "forest": self._plot_forest, "trace": self._plot_trace}
-        if kind not in kinds:
-            raise ValueError(f"kind must be one of {', '.join(map(repr, kinds))}; got {kind!r}.")
-        chosen = [self._known(name) for name in names] if names else list(self.approximation.tabled)
-        return kinds[kind](chosen, ax, label or self.method)
+        from probdl.inference.posteriors.pictures import KINDS
 
-    def _plot_marginals(self, names: list[str], ax: Any, label: str) -> Any:
-        from probdl.viz import marginals
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
+        return KINDS[kind](self, self._entries_of(names or self.approximation.tabled), ax, label or self.method)
 
-        return marginals({k: v for name in names for k, v in self._curves(name).items()}, ax=ax, label=label)
-
-    def _plot_forest(self, names: list[str], ax: Any, label: str) -> Any:
-        from probdl.viz import forest
-
-        levels = (0.05, 0.25, 0.5, 0.75, 0.95)
-        quantiles = [torch.cat([self.quantile(name, q).reshape(-1) for name in names]) for q in levels]
-        return forest([entry for name in names for entry in self.entries(name)], quantiles, ax=ax, label=label)
-
-    def _plot_trace(self, names: list[str], ax: Any, label: str) -> Any:
-        from probdl.viz import chains, convergence
-
-        if not self.approximation.is_sampled:
-            return convergence(self.history, ax=ax, label=label)
-        traces = {name: x.reshape(*x.shape[:2], -1) for name, x in self.approximation.chains.items()}
-        return chains({e: traces[k][..., i] for k in names for i, e in enumerate(self.entries(k))}, ax=ax)
+    def _entries_of(self, names: Iterable[str]) -> dict[str, tuple[str, int]]:
+        """Return by label the site and the place of each entry of sites, or of single entries."""
+        known = {e: (site, i) for site in self.names for i, e in enumerate(self.entries(site))}
+        chosen = [[name] if name in known else self.entries(self._known(name)) for name in names]
+        return {entry: known[entry] for some in chosen for entry in some}
 
     def to_arviz(self, draws: int = 1000, *, seed: int = 0) -> Any:
         """Return the posterior for ArviZ: draws, log-likelihood of each observation, and the observations.
@@ -360,9 +347,6 @@ class Posterior:
         if model is not None:
             posterior.program = saved.program_for(posterior, model, args, kwargs or {})
         return posterior
-
-    def _curves(self, name: str) -> dict[str, tuple[Tensor, Tensor]]:
-        return {label: self.approximation.density(name, i) for i, label in enumerate(self.entries(name))}
 
     def entries(self, name: str) -> list[str]:
         """Return the labels of a site's entries, such as ``w[0]``, in the order in which they are flattened."""

@@ -209,6 +209,8 @@ def test_history_without_a_loss_draws_every_term():
 BINS = pd.DataFrame({"n": [5, 5], "confidence": [0.4, 0.8], "accuracy": [0.6, 1.0], "lower": 0.2, "upper": 1.0})
 NORMS = pd.DataFrame({"quantity": "hidden", "lag": [0, 1], "lower": 0.1, "median": [1.0, 0.2], "upper": [1.0, 0.3]})
 
+FLAT = viz.tsne(data.digits().images[:40], perplexity=5, n_iter=10)
+
 PICTURES = {
     "show": lambda ax: viz.show([[1.0, 2.0]], ax=ax),
     "sample_grid": lambda ax: viz.sample_grid(data.digits().images[:4], ax=ax),
@@ -216,6 +218,8 @@ PICTURES = {
     "latent_plane": lambda ax: viz.latent_plane([[0.0, 1.0], [1.0, 2.0]], ["a", "b"], ax=ax),
     "latent_manifold": lambda ax: viz.latent_manifold(lambda z: z[:, :, None], side=2, ax=ax),
     "filter_grid": lambda ax: viz.filter_grid(torch.ones(2, 4, 3, 3), ax=ax),
+    "embedding": lambda ax: viz.embedding(FLAT, ax=ax),
+    "layer_panel": lambda ax: viz.layer_panel({"a": FLAT}, ax=ax)["a"],
     "intervals": lambda ax: viz.intervals(["a"], [1.0], [0.0], [2.0], ax=ax, label="x"),
     "marginals": lambda ax: viz.marginals({"a": ([0.0, 1.0], [1.0, 1.0])}, ax)["a"],
     "forest": lambda ax: viz.forest(["a"], [[0.0], [1.0], [2.0], [3.0], [4.0]], ax=ax, label="x"),

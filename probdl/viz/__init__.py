@@ -6,6 +6,7 @@
   ``regions`` finds them, of draws by ``smoothing``.
 - ``images``: ``show`` maps and images without hidden scaling, ``sample_grid``, ``reconstructions``.
 - ``latent``: ``latent_plane`` of codes, ``latent_manifold`` of a decoder.
+- ``pairs``: the joint density of each two entries, in a ``triangle`` of panels; several posteriors overlaid.
 - ``posteriors``: ``intervals`` (estimates on lines), ``forest`` (the same with two intervals each) and ``marginals``
   (densities); several posteriors overlaid.
 - ``recurrence``: ``gradient_norms`` of a recurrent network against the lag.
@@ -18,7 +19,9 @@
 - ``style``: colours, and the axes that a picture is drawn on.
 - ``traces``: ``convergence`` of an inference, ``chains`` of a sampler.
 - ``training``: ``history`` of a fit.
-- ``tsne``: rows as points of a plane; ``affinities``: the probabilities to keep; ``similarity``: what is lost of them.
+- ``tsne``: rows as points of a plane; ``affinities``: the probabilities to keep; ``similarity``: what is lost of them;
+  ``many_rows``: by openTSNE where there are too many pairs; ``tsne_layers``: one picture for each layer of a network;
+  ``embeddings``: their drawings, ``embedding`` and ``layer_panel``.
 
 Every function that draws takes ``ax=`` and makes a figure where it is None. None of them calls ``plt.show`` or touches
 rcParams, and matplotlib is imported when the first picture is drawn: this room has no side effect on import.
@@ -27,8 +30,10 @@ rcParams, and matplotlib is imported when the first picture is drawn: this room 
 from probdl.viz.alignment import alignment
 from probdl.viz.calibration import rank_histograms
 from probdl.viz.contours import density_contours
+from probdl.viz.embeddings import embedding, layer_panel
 from probdl.viz.images import reconstructions, sample_grid, show
 from probdl.viz.latent import latent_manifold, latent_plane
+from probdl.viz.pairs import pairs
 from probdl.viz.posteriors import forest, intervals, marginals
 from probdl.viz.recurrence import gradient_norms
 from probdl.viz.reliability import reliability
@@ -44,6 +49,7 @@ from probdl.viz.sheets import filter_grid
 from probdl.viz.traces import chains, convergence
 from probdl.viz.training import history
 from probdl.viz.tsne import TSNE, tsne
+from probdl.viz.tsne_layers import tsne_layers
 
 __all__ = [
     "Adversarial",
@@ -61,6 +67,7 @@ __all__ = [
     "deconvnet",
     "density_contours",
     "filter_grid",
+    "embedding",
     "filters",
     "forest",
     "gradient_norms",
@@ -69,11 +76,13 @@ __all__ = [
     "intervals",
     "latent_manifold",
     "latent_plane",
+    "layer_panel",
     "layers",
     "marginals",
     "nearest",
     "occlusion",
     "randomization_check",
+    "pairs",
     "rank_histograms",
     "reconstructions",
     "reliability",
@@ -83,4 +92,5 @@ __all__ = [
     "synthesize",
     "top_patches",
     "tsne",
+    "tsne_layers",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probdl.viz.regions import Surface, surface
-from probdl.viz.style import axes, colour, tidy
+from probdl.viz.style import STYLES, axes, colour, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def density_contours(
     ax = tidy(axes(ax, 5.0, 4.5))
     before = shown(ax)
     for index, (name, found) in enumerate(surfaces.items()):
-        draw_regions(ax, found, colour(index), name, fill=index == 0, style=("-", "-", "--", ":")[index % 4])
+        draw_regions(ax, found, colour(index), name, fill=index == 0, style=colour(max(index - 1, 0), STYLES))
     frame(ax, list(surfaces.values()), before)
     ax.set_xlabel("x[0]")
     ax.set_ylabel("x[1]")
@@ -95,11 +95,16 @@ def frame(ax: Axes, surfaces: Sequence[Surface], before: np.ndarray | None) -> N
     """Set the limits around all regions, and around what was shown before; densities are drawn far beyond."""
     low, high = (np.array([found.box()[end].numpy() for found in surfaces]) for end in (0, 1))
     margin = MARGIN * (high.max(0) - low.min(0))
-    limits = np.stack([low.min(0) - margin, high.max(0) + margin], 1)
-    if before is not None:
-        limits = np.stack([np.minimum(limits[:, 0], before[:, 0]), np.maximum(limits[:, 1], before[:, 1])], 1)
-    ax.set_xlim(*limits[0])
-    ax.set_ylim(*limits[1])
+    x, y = np.stack([low.min(0) - margin, high.max(0) + margin], 1).tolist()
+    show_also(ax, x, y, before)
+
+
+def show_also(ax: Axes, x: Sequence[float], y: Sequence[float] | None, before: np.ndarray | None) -> None:
+    """Set the limits to hold x, and y unless None, and what was shown before."""
+    for axis, limits in enumerate((x, y)):
+        if limits is not None:
+            low, high = limits if before is None else (min(limits[0], before[axis, 0]), max(limits[1], before[axis, 1]))
+            ax.set(**{"xy"[axis] + "lim": (low, high)})
 
 
 def _emptiest_corner(ax: Axes, surfaces: Sequence[Surface]) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probdl.access import tensor
-from probdl.viz.style import FAINT, MUTED, axes, colour, tidy
+from probdl.viz.style import FAINT, MUTED, STYLES, axes, colour, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -178,18 +178,19 @@ def marginals(
     """
     if not curves:
         raise ValueError("curves must hold at least one name; got none.")
-    checked = {name: _curve(name, *curve) for name, curve in curves.items()}
+    checked = {name: checked_curve(name, *curve) for name, curve in curves.items()}
     alone = hasattr(ax, "plot")
     panels = panels_for(list(curves), ax)
     for name, (x, density) in checked.items():
-        _draw_density(panels[name], x, density, " ".join(filter(None, [name if alone else None, label])))
+        draw_density(panels[name], x, density, " ".join(filter(None, [name if alone else None, label])))
         panels[name].set_xlabel("" if alone else name)
     if label is not None or alone:
         _legend_above(next(iter(panels.values())), columns=1)
     return panels
 
 
-def _curve(name: str, x: Any, density: Any) -> tuple[np.ndarray, np.ndarray]:
+def checked_curve(name: str, x: Any, density: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points and the density of a curve as arrays, or raise for what is no density."""
     x, density = tensor(x, f"points of {name}").cpu().numpy(), tensor(density, f"density of {name}").cpu().numpy()
     if x.ndim != 1 or x.shape != density.shape:
         raise ValueError(f"The curve of {name} must be two arrays of shape (n,); got {x.shape} and {density.shape}.")
@@ -221,11 +222,13 @@ def _new_panels(names: list[str]) -> dict[str, Axes]:
     return dict(zip(names, grid.flat))
 
 
-def _draw_density(ax: Axes, x: np.ndarray, density: np.ndarray, label: str) -> None:
-    tint = colour(len(ax.lines))
-    ax.plot(x, density, color=tint, lw=1.6, ls=("-", "--", ":", "-.")[len(ax.lines) % 4], label=label or None)
+def draw_density(ax: Axes, x: np.ndarray, density: np.ndarray, label: str = "", index: int | None = None) -> None:
+    """Draw a density over its filled area, in the colour of the ``index``-th; None counts the lines that are there."""
+    index = len(ax.lines) if index is None else index
+    tint, top = colour(index), ax.get_ylim()[1] if ax.has_data() else 0.0
+    ax.plot(x, density, color=tint, lw=1.6, ls=colour(index, STYLES), label=label or None)
     ax.fill_between(x, density, color=tint, alpha=0.12, linewidth=0)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, max(top, 1.05 * float(density.max())) or 1.0)
     ax.set_yticks([])
     tidy(ax).spines["left"].set_visible(False)
     ax.tick_params(axis="x", labelsize="small", color=MUTED)

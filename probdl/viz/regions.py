@@ -54,8 +54,7 @@ def surface(p: Any, masses: Sequence[float], name: str = "p") -> Surface:
         ValueError: for another dimension, masses outside (0, 1), fewer than 10 draws, a density that is nowhere
             finite and positive or whose mass cannot be found.
     """
-    if not len(masses) or not all(0 < m < 1 for m in masses):
-        raise ValueError(f"masses must lie between 0 and 1; got {list(masses)}.")
+    check_masses(masses)
     held = hold(p, name)
     if isinstance(held, Distribution):
         single(held, name)
@@ -65,6 +64,12 @@ def surface(p: Any, masses: Sequence[float], name: str = "p") -> Surface:
     if isinstance(held, Draws):
         return Surface(*of_draws(held, masses, name))
     return _of_density(held, masses, name)
+
+
+def check_masses(masses: Sequence[float]) -> None:
+    """Raise a ValueError unless there are masses, each between 0 and 1."""
+    if not len(masses) or not all(0 < m < 1 for m in masses):
+        raise ValueError(f"masses must lie between 0 and 1; got {list(masses)}.")
 
 
 def _of_density(p: Distribution | LogDensity, masses: Sequence[float], name: str) -> Surface:
@@ -80,7 +85,8 @@ def _of_density(p: Distribution | LogDensity, masses: Sequence[float], name: str
         density, log_top = _density(log_p, axes, name)
         each = _cell(axes) * math.exp(log_top - (total if isinstance(p, LogDensity) else 0.0))
         if float(density.sum()) * each >= max(masses):
-            return Surface(*torch.meshgrid(*axes, indexing="ij"), density, _levels(density, each, masses))
+            x, y = torch.meshgrid(*axes, indexing="ij")
+            return Surface(x, y, density, _levels(density, each, masses))
         axes = [_stretched(axis, axis, 0.3) for axis in axes]
     raise ValueError(
         f"Grids do not hold the mass {max(masses)} of {name}: its density has peaks too thin, or tails too "
@@ -115,7 +121,7 @@ def _around_the_mass(log_p: Callable[[Tensor], Tensor], axes: list[Tensor], beyo
         mass = _density(log_p, axes, name)[0] * torch.outer(*(torch.gradient(a)[0] for a in axes))
         found = [_ends(mass.sum(1 - i), axes[i], beyond) for i in (0, 1)]
         ends, wider = (torch.stack(parts) for parts in zip(*found))
-        axes = [torch.linspace(*end, SIDE, dtype=ends.dtype) for end in wider.tolist()]
+        axes = [torch.linspace(low, high, SIDE, dtype=ends.dtype) for low, high in wider.tolist()]
         if bool(((ends - before).abs() < 0.1 * (ends[:, 1:] - ends[:, :1])).all()):
             return axes
         before = ends

@@ -23,6 +23,7 @@ CLASSES = (
     "#000000",
 )
 IMAGE, SEQUENTIAL, DIVERGING = "gray", "viridis", "RdBu_r"
+STYLES = ("-", "--", ":", "-.")
 MUTED, FAINT = "#666666", "#DDDDDD"
 
 
