@@ -29,7 +29,15 @@ OPAQUE = {
 }
 # Activations that look like a ReLU and keep their own derivative; ReLU6 is a Hardtanh.
 LIKE_RELU = {"Gelu", "Silu", "LeakyRelu", "Prelu", "PreluKernel", "Elu", "Celu", "RreluWithNoise", "Mish", "Hardswish"}
-LIKE_RELU |= {"Hardtanh", "Softplus", "Threshold", "Maximum"}
+LIKE_RELU |= {"Hardtanh", "Softplus", "Threshold", "Maximum", "Fmax"}
+# Nodes that a ReLU of one's own leaves, and where they keep its mask: torch.where(x > 0, x, 0), x * (x > 0),
+# x.masked_fill(x < 0, 0) and x[x < 0] = 0.
+MASKS = {
+    "WhereBackward": ("_saved_condition",),
+    "MulBackward": ("_saved_self", "_saved_other"),
+    "MaskedFillBackward": ("_saved_mask",),
+    "IndexPutBackward": ("_saved_indices",),
+}
 
 
 def guided(gradient: Tensor, above: Tensor) -> Tensor:
@@ -125,12 +133,23 @@ def _rewrite(nodes: list[Any], rule: Rule) -> None:
             "model must have a ReLU between x and the score, at which the derivative is rewritten; found none. "
             "Use saliency for the plain gradient."
         )
-    alike = sorted({node.name().rstrip("0123456789") for node in nodes if _is_like_a_relu(node)})
-    if alike:
-        names = ", ".join(name.removesuffix("Backward") for name in alike)
-        warnings.warn(f"{names} keep their own derivative: the rule is applied to ReLUs only.", UserWarning, 5)
+    for warning in _doubts(nodes):
+        warnings.warn(warning, UserWarning, 5)
     for node in relus:
         node.register_hook(lambda below, above: (rule(below[0], above[0]),))
+
+
+def _doubts(nodes: list[Any]) -> list[str]:
+    """Return what to warn of: activations that resemble a ReLU, and masks, of which one can not know."""
+    kinds = [sorted({node.name().rstrip("0123456789") for node in nodes if test(node)}) for test in DOUBTFUL]
+    alike, masks = (", ".join(name.removesuffix("Backward") for name in kind) for kind in kinds)
+    doubts = [f"{alike} keep their own derivative: the rule is applied to ReLUs only."] if alike else []
+    if masks:
+        doubts.append(
+            f"{masks} with a mask of 0 and 1 for each element keep their own derivative: if that is a ReLU, as "
+            "torch.where(x > 0, x, 0) or x * (x > 0), write torch.relu(x); if it hides a part of x, all is well."
+        )
+    return doubts
 
 
 def _check_seen_through(node: Any) -> None:
@@ -157,3 +176,28 @@ def _is_clamped_at_zero(node: Any) -> bool:
 
 def _is_like_a_relu(node: Any) -> bool:
     return node.name().rstrip("0123456789").removesuffix("Backward") in LIKE_RELU or _is_clamped_at_zero(node)
+
+
+def _is_masked(node: Any) -> bool:
+    """Say whether a node multiplies or selects by a mask with a value for each element; one that is broadcast is none.
+
+    Masks of attention are the same for all heads or rows, and broadcast; that of a ReLU never is.
+    """
+    names = next((names for kind, names in MASKS.items() if node.name().startswith(kind)), ())
+    saved = [getattr(node, name, None) for name in names]
+    tensors = [t for each in saved for t in (each if isinstance(each, (tuple, list)) else [each])]
+    return any(isinstance(t, Tensor) and _is_a_mask(t, _shape(node)) for t in tensors)
+
+
+def _is_a_mask(value: Tensor, shape: Any) -> bool:
+    if tuple(value.shape) != shape:
+        return False
+    return value.dtype == torch.bool or bool(((value == 0) | (value == 1)).all() and value.any() and not value.all())
+
+
+def _shape(node: Any) -> Any:
+    """Return the size of what a node put out."""
+    return tuple(node._input_metadata[0].shape)
+
+
+DOUBTFUL = (_is_like_a_relu, _is_masked)

@@ -86,6 +86,11 @@ def guided_backprop(model: nn.Module, x: Any, target: Any = None, layer: str | N
             custom functions, ``clamp(min=0)``, operations in place on views), for an unknown layer, indices out of
             range, ``target`` together with ``layer``, or one of ``layer`` and ``unit`` without the other.
 
+    Warns:
+        UserWarning: of activations that resemble a ReLU and keep their own derivative, and of masks with a value for
+            each element, which may be a ReLU that is written out, as ``x * (x > 0)`` or ``torch.where(x > 0, x, 0)``.
+            A ReLU as ``(x + x.abs()) / 2`` leaves no trace, and keeps its own derivative unseen.
+
     Reference:
         Springenberg, Dosovitskiy, Brox & Riedmiller (2015), Striving for simplicity. About what the maps do not
         show: Adebayo et al. (2018), Sanity checks for saliency maps.
@@ -125,6 +130,9 @@ def deconvnet(model: nn.Module, x: Any, layer: str, unit: Any) -> Tensor:
     Raises:
         TypeError: if ``model`` is no module, ``x`` does not hold numbers, or ``unit`` no integers.
         ValueError: if no ReLU is found or one could hide, for an unknown layer or indices out of range.
+
+    Warns:
+        UserWarning: as :func:`guided_backprop` does.
 
     Reference:
         Zeiler & Fergus (2014), Visualizing and understanding convolutional networks.

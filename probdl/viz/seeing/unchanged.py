@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from probdl.access import tensor
+from probdl.viz.seeing.refusal import raise_if_refused
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -23,6 +24,7 @@ def unchanged(model: nn.Module) -> Iterator[nn.Module]:
 
     Raises:
         TypeError: if ``model`` is not a torch module.
+        ValueError: where one of its modules refuses the shape of its input; other exceptions of the model pass.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module; got {type(model).__name__}.")
@@ -37,6 +39,9 @@ def unchanged(model: nn.Module) -> Iterator[nn.Module]:
         seen.eval()
         with torch.inference_mode(False), _without_cudnn_for_recurrence(seen):
             yield seen
+    except Exception as error:
+        raise_if_refused(error)
+        raise
     finally:
         for module, flag in flags.items():
             module.training = flag
