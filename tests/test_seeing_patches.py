@@ -234,10 +234,11 @@ def network():
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 256])
-def test_top_patches_are_those_of_a_plain_search(batch_size):
+@pytest.mark.parametrize("layer", ["4", "5"])
+def test_top_patches_are_those_of_a_plain_search(layer, batch_size):
     model, x = seeded(network), random(30, 1, 9, 11)
-    found = viz.top_patches(model, x, "5", channel=4, k=6, batch_size=batch_size)
-    maps = viz.activations(model, x, "5")["5"][:, 4]
+    found = viz.top_patches(model, x, layer, channel=4, k=6, batch_size=batch_size)
+    maps = viz.activations(model, x, layer)[layer][:, 4]
     by_image = sorted(((float(image.max()), -i) for i, image in enumerate(maps)), reverse=True)[:6]
     torch.testing.assert_close(found.value.tolist(), [value for value, _ in by_image])
     assert found.index.tolist() == [-i for _, i in by_image]

@@ -11,8 +11,8 @@
   (densities); several posteriors overlaid.
 - ``recurrence``: ``gradient_norms`` of a recurrent network against the lag.
 - ``reliability``: the ``reliability`` diagram of probabilities against what happened.
-- ``seeing``: what a network learned: ``layers``, ``activations``, ``filters``; ``top_patches`` that drive a unit most,
-  ``nearest`` neighbours in a layer; ``saliency``, ``guided_backprop``,
+- ``seeing``: what a network learned: ``layers``, ``activations``, ``filters``; ``sparse_filters`` beside
+  them; ``top_patches`` that drive a unit most, ``nearest`` neighbours in a layer; ``saliency``, ``guided_backprop``,
   ``deconvnet``, ``channel_gradient`` and ``occlusion``, maps on the input; ``adversarial`` examples; ``synthesize``;
   ``randomization_check`` says which maps depend on the model.
 - ``sheets``: ``filter_grid``, filters with a tile for each input channel; patches above their projections.
@@ -44,6 +44,7 @@ from probdl.viz.seeing.neighbours import nearest
 from probdl.viz.seeing.occlusion import Occlusion, occlusion
 from probdl.viz.seeing.patches import Patches, top_patches
 from probdl.viz.seeing.randomization import Randomization, randomization_check
+from probdl.viz.seeing.sparse import sparse_filters
 from probdl.viz.seeing.synthesis import Synthesis, synthesize
 from probdl.viz.sheets import filter_grid
 from probdl.viz.traces import chains, convergence
@@ -89,6 +90,7 @@ __all__ = [
     "saliency",
     "sample_grid",
     "show",
+    "sparse_filters",
     "synthesize",
     "top_patches",
     "tsne",

@@ -12,6 +12,7 @@
 - ``classes``: scores and classes, checked.
 - ``patches``: what drives a channel most, ``top_patches``, with ``fields``, the boxes that its units see.
 - ``neighbours``: the ``nearest`` inputs in a layer; ``batches`` of many inputs.
+- ``sparse``: ``sparse_filters`` of images, which a network's are seen beside.
 - ``unchanged``: a model is looked at in eval mode and left as it was; ``refusal`` names the module that refuses x.
 
 No function changes the model: derivatives come from ``torch.autograd.grad``, and training flags, buffers,
