@@ -26,7 +26,7 @@ training
 =========================  ==================================  =======================================================
 
 Each function returns an :class:`Estimate`; :func:`compare` puts several into one table, and :func:`two_sample_test`
-asks whether two samples come from one distribution.
+asks whether two samples come from one distribution. :func:`transport_plan` says what goes where.
 
 >>> from torch.distributions import Normal
 >>> from probdl import divergences
@@ -36,7 +36,8 @@ asks whether two samples come from one distribution.
 The rooms: ``f_divergences``, ``power_divergences``, ``metrics``, ``critics`` and ``compare`` hold the public functions,
 ``dispatch`` chooses the method, and the others compute: from densities ``closed``, ``gaussian``, ``powers``,
 ``quadrature``, ``plane`` and ``density``, from draws ``neighbours``, ``classifiers``, ``held_out``, ``kernels``,
-``blocks``, ``stein``, ``sorting``, ``sliced``, ``transport``, ``debiased`` with ``entropic``, and ``permutations``.
+``blocks``, ``stein``, ``sorting``, ``sliced``, ``transport``, ``plans``, ``debiased`` with ``entropic``, and
+``permutations``.
 """
 
 from probdl.divergences.compare import compare
@@ -52,6 +53,7 @@ from probdl.divergences.losses import energy_loss, mmd2_loss
 from probdl.divergences.metrics import energy, mmd2, wasserstein
 from probdl.divergences.pareto import pareto_k
 from probdl.divergences.permutations import TwoSampleTest, two_sample_test
+from probdl.divergences.plans import transport_plan
 from probdl.divergences.power_divergences import chi2, renyi
 from probdl.divergences.sliced import sliced_wasserstein, sliced_wasserstein_loss
 from probdl.divergences.stein import ksd2
@@ -85,6 +87,7 @@ __all__ = [
     "sinkhorn_loss",
     "sliced_wasserstein",
     "sliced_wasserstein_loss",
+    "transport_plan",
     "tv",
     "two_sample_test",
     "wasserstein",

@@ -72,7 +72,7 @@ def sinkhorn(
         4.0
     """
     check_order(order)
-    _check_epsilon(epsilon)
+    check_epsilon(epsilon)
     p, q = hold_single(p, q, draws)
     require_moments(p, q, order, "sinkhorn")
     if isinstance(p, Distribution) and isinstance(q, Distribution):
@@ -104,7 +104,8 @@ def wasserstein(x: Draws, y: Draws, order: float, seed: int, thin: bool, *notes:
     return Estimate(value, stderr, "sinkhorn", "approximation", power.n, (*power.notes, why))
 
 
-def _check_epsilon(epsilon: Any) -> None:
+def check_epsilon(epsilon: Any) -> None:
+    """Raise a ValueError unless epsilon is a positive number or None."""
     number = isinstance(epsilon, (int, float)) and not isinstance(epsilon, bool)
     if epsilon is not None and not (number and 0 < epsilon < math.inf):
         raise ValueError(f"epsilon must be positive and finite, or None; got {epsilon!r}.")
@@ -186,7 +187,7 @@ def sinkhorn_loss(x: Tensor, y: Tensor, order: float = 2, epsilon: float | None 
         (4.0, [-2.0, -2.0])
     """
     check_order(order)
-    _check_epsilon(epsilon)
+    check_epsilon(epsilon)
     kind = x.dtype if isinstance(x, Tensor) else None
     x, y = (batch.double() for batch in batches(x, y))
     v, w = equal_weights(x, None), equal_weights(y, None)

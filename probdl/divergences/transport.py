@@ -25,7 +25,13 @@ HALF = 500  # draws in each half of the same-distribution baseline
 
 
 def exact_plan(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float) -> Plan:
-    """Solve transport by POT's network simplex, run to its optimum."""
+    """Solve transport by POT's network simplex: the cost and the potentials."""
+    _, log = simplex(x, y, v, w, order)
+    return Plan(float(log["cost"]), torch.as_tensor(log["u"]).to(x), torch.as_tensor(log["v"]).to(x))
+
+
+def simplex(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the plan (n, m) and the log of POT's network simplex, run to its optimum."""
     import ot
 
     if max(len(x), len(y)) > LARGEST:
@@ -38,10 +44,10 @@ def exact_plan(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float) -> Plan
     weights[1] = weights[1] * (weights[0].sum() / weights[1].sum())  # POT wants equal totals to the last digit
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what POT would warn of is raised below
-        _, log = ot.emd(*weights, np.ascontiguousarray(cost.cpu().numpy()), numItermax=PIVOTS, log=True)
+        matrix, log = ot.emd(*weights, np.ascontiguousarray(cost.cpu().numpy()), numItermax=PIVOTS, log=True)
     if log["warning"] is not None:
         raise ConvergenceError(f"POT did not reach the optimal transport: {log['warning']}")
-    return Plan(float(log["cost"]), torch.as_tensor(log["u"]).to(x), torch.as_tensor(log["v"]).to(x))
+    return matrix, log
 
 
 def plan(x: Tensor, y: Tensor, v: Tensor, w: Tensor, order: float) -> Plan:
