@@ -19,6 +19,7 @@
 - ``style``: colours, and the axes that a picture is drawn on.
 - ``traces``: ``convergence`` of an inference, ``chains`` of a sampler.
 - ``training``: ``history`` of a fit.
+- ``transport``: ``transport_plan``, what goes where between two clouds of points.
 - ``tsne``: rows as points of a plane; ``affinities``: the probabilities to keep; ``similarity``: what is lost of them;
   ``many_rows``: by openTSNE where there are too many pairs; ``tsne_layers``: one picture for each layer of a network;
   ``embeddings``: their drawings, ``embedding`` and ``layer_panel``.
@@ -49,6 +50,7 @@ from probdl.viz.seeing.synthesis import Synthesis, synthesize
 from probdl.viz.sheets import filter_grid
 from probdl.viz.traces import chains, convergence
 from probdl.viz.training import history
+from probdl.viz.transport import transport_plan
 from probdl.viz.tsne import TSNE, tsne
 from probdl.viz.tsne_layers import tsne_layers
 
@@ -93,6 +95,7 @@ __all__ = [
     "sparse_filters",
     "synthesize",
     "top_patches",
+    "transport_plan",
     "tsne",
     "tsne_layers",
 ]
