@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SPACE = {"projection": "3d"}
-COLUMNS = 4  # of a figure with many panels
 
 
 def embedding(found: TSNE, labels: Any = None, ax: Axes | None = None) -> Axes:
@@ -87,8 +86,8 @@ def layer_panel(
     *others, last = (panel.get_legend() for panel in panels.values())
     for legend in filter(None, others):
         legend.remove()
-    if last is not None and ax is None and len(panels) > COLUMNS:
-        last.set_in_layout(len(panels) % COLUMNS == 0)  # else there is room beside the last panel
+    if last is not None and ax is None:
+        last.set_in_layout(len(panels) % _columns(len(panels)) == 0)  # else there is room beside the last panel
     return panels
 
 
@@ -110,7 +109,7 @@ def _grid(n: int, dim: int) -> list[Axes]:
     """Return n axes of that many dimensions, in a new figure, row by row."""
     import matplotlib.pyplot as plt
 
-    columns = min(n, COLUMNS)
+    columns = _columns(n)
     lines = math.ceil(n / columns)
     size = (0.6 + 3.2 * columns, 3.2 * lines) if n > 1 else (5.5, 4.5)
     figure, grid = plt.subplots(
@@ -119,3 +118,7 @@ def _grid(n: int, dim: int) -> list[Axes]:
     for empty in grid.flat[n:]:
         figure.delaxes(empty)
     return list(grid.flat[:n])
+
+
+def _columns(n: int) -> int:
+    return 3 if n in (5, 6) else min(n, 4)
