@@ -82,7 +82,7 @@ table = pd.DataFrame(
 print(table.to_string())
 
 # %%
-# The classes come apart from layer to layer, and in each picture they are further apart than in the layer that it shows:
+# The classes come apart from layer to layer, and in each picture they are further apart than in the layer it shows:
 # t-SNE closes ranks. Pixels hold much of it already; what a picture of the last layer owes to the network is the
 # difference to that of the pixels.
 
