@@ -2,9 +2,8 @@
 
 - ``layers``: names and sizes of the layers, their ``activations`` and ``filters``.
 - ``maps``: derivatives of a score with respect to the input: ``saliency``, ``guided_backprop``, ``deconvnet``,
-  ``channel_gradient``; ``scores`` says what is asked about, ``graph`` rewrites derivatives at the ReLUs.
-- ``occlusion``: how far a score falls where a window covers the input. ``classes`` checks scores and targets.
-- ``adversarial``: the smallest change that makes a network say another class; ``attack`` searches for it.
+  ``channel_gradient``; ``scores`` says what is asked about, ``graph`` rewrites derivatives at the ReLUs, ``tokens``
+  takes them by the vectors of tokens.
 - ``occlusion``: the drop of a score with a window covered.
 - ``adversarial``: the smallest change that makes one class another; ``attack`` is Szegedy's on one input.
 - ``synthesis``: the input that maximises a score or a unit; ``ascent`` climbs.
