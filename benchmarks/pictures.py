@@ -1,22 +1,33 @@
-"""Pictures: t-SNE of the 8 × 8 digits, 1797 rows of 64, against scikit-learn's two methods and openTSNE.
+"""Pictures: t-SNE against scikit-learn's two methods and openTSNE; maps on the input against Captum.
 
-All sides take perplexity 30, a start at the principal components, their own learning rate and the given number of
-iterations (openTSNE: 250 early ones and the rest). Every picture is judged by the same three numbers: KL(P ‖ Q) in nats
-on the exact P, with scales found in float64; the trustworthiness of 12 neighbours; CPU seconds of the process, after
-imports. Pictures are deterministic, so that only seconds vary between rounds: their median and range are printed. Sides
-run one after the other in alternating order. openTSNE is left out where it is not installed.
+t-SNE of the 8 × 8 digits, 1797 rows of 64: all sides take perplexity 30, a start at the principal components, their own
+learning rate and the given number of iterations (openTSNE: 250 early ones and the rest). Every picture is judged by the
+same three numbers: KL(P ‖ Q) in nats on the exact P, with scales found in float64; the trustworthiness of 12
+neighbours; CPU seconds of the process, after imports. Pictures are deterministic, so that only seconds vary between
+rounds: their median and range are printed. openTSNE is left out where it is not installed.
 
-    python benchmarks/pictures.py --rounds 3
+Maps of images of 28 × 28 pixels by a convolutional network: occlusion by windows of 4 × 4 pixels at stride 1, of one
+image, ours at its default of 64 covered images in a pass, Captum's at its default of one and at the fastest of several
+``perturbations_per_eval``; saliency and guided back-propagation of 16 images. A call's CPU time is the mean of several
+calls of a round; what is compared is the ratio of Captum's time to ours within each round. The largest difference of
+the maps stands beside.
+
+Sides run one after the other in alternating order, on the same threads.
+
+    python benchmarks/pictures.py --rounds 3 --map-rounds 9
 """
 
 import argparse
 import platform
 import statistics
 import time
+import warnings
 
 import torch
+from torch import nn
 
-from probdl.viz import tsne
+from probdl.nn import seeded
+from probdl.viz import guided_backprop, occlusion, saliency, tsne
 from probdl.viz.affinities import affinities
 from probdl.viz.similarity import Divergence
 
@@ -69,12 +80,98 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1797)
     parser.add_argument("--iterations", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of t-SNE; 0 leaves it out")
+    parser.add_argument("--map-rounds", type=int, default=9, help="of maps; 0 leaves them out")
+    parser.add_argument("--calls", type=int, default=5, help="of each map in a round")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {platform.machine()}, {options.threads} thread(s) of torch")
-    digits(options)
+    if options.map_rounds:
+        maps(options)
+    if options.rounds:
+        digits(options)
+
+
+def network():
+    with seeded(0):
+        return nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(1568, 10),
+        ).eval()
+
+
+def occlusions(model, x):
+    """Return by side a function that returns the map of the first image, each pixel's mean drop."""
+    from captum.attr import Occlusion
+
+    theirs, windows = Occlusion(model), 25 * 25  # all of them at once
+
+    def by_captum(at_once):
+        return lambda: theirs.attribute(x[:1], (1, 4, 4), (1, 1, 1), 0.0, 3, perturbations_per_eval=at_once)[:, 0]
+
+    sides = {"probdl": lambda: occlusion(model, x[:1], 3, window=4).map, "Captum, 1 a pass": by_captum(1)}
+    return sides | {f"Captum, {k} a pass": by_captum(k) for k in (8, 16, 32, 64, 128, windows)}
+
+
+def saliencies(model, x):
+    from captum.attr import Saliency
+
+    theirs = Saliency(model)
+    return {
+        "probdl": lambda: saliency(model, x, 3),
+        "Captum": lambda: theirs.attribute(x.clone().requires_grad_(), 3)[:, 0],
+    }
+
+
+def guided(model, x):
+    from captum.attr import GuidedBackprop
+
+    theirs = GuidedBackprop(model)
+    return {
+        "probdl": lambda: guided_backprop(model, x, 3),
+        "Captum": lambda: theirs.attribute(x.clone().requires_grad_(), 3),
+    }
+
+
+def maps(options):
+    model, g = network(), torch.Generator().manual_seed(0)
+    x = torch.rand(16, 1, 28, 28, generator=g)
+    warnings.simplefilter("ignore")  # Captum's, that it hooks modules
+    for title, sides in (("occlusion", occlusions), ("saliency", saliencies), ("guided", guided)):
+        compared(title, sides(model, x), options.map_rounds, options.calls)
+
+
+def compared(title, sides, rounds, calls):
+    """Print what each side takes, how much longer than ours, and how far its map is from ours."""
+    ours, *others = sides
+    results = {name: run() for name, run in sides.items()}
+    seconds = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in list(sides) if number % 2 == 0 else list(sides)[::-1]:
+            cpu = time.process_time()
+            for _ in range(calls):
+                sides[name]()
+            seconds[name].append((time.process_time() - cpu) / calls)
+    print(f"\n{title}, {rounds} rounds of {calls} calls")
+    print(f"  {ours:<20} {spread([1e3 * s for s in seconds[ours]])} ms CPU a call")
+    for name in others:
+        ratios = [theirs / own for theirs, own in zip(seconds[name], seconds[ours])]
+        apart = float((results[name] - results[ours]).abs().max())
+        print(
+            f"  {name:<20} {spread([1e3 * s for s in seconds[name]])} ms CPU a call; "
+            f"times ours: {spread(ratios)}; largest difference {apart:.1e}"
+        )
+
+
+def spread(values):
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def digits(options):
