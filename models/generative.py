@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from probdl.access import tensor
 from probdl.models.arguments import count
 from probdl.models.form import Form
 from probdl.models.row_model import home
@@ -66,6 +68,8 @@ class GenerativeModel(UnsupervisedModel):
 class Encoding(UnsupervisedModel):
     """A model of rows that has a code for each, and a way back."""
 
+    latent_dim: int
+
     def encode(self, x: Any, *, condition: Any = None) -> Tensor:
         """Return the code of each row, (n, latent_dim), of a distribution over codes its mean; deterministic.
 
@@ -93,6 +97,28 @@ class Encoding(UnsupervisedModel):
         with self._quietly():
             rows = [self._back(self._code(u, c), c) for u, c in self._chunks(x, condition)]
         return self._as_given(units.outward(torch.cat(rows)), x)
+
+    def decode(self, z: Any, *, condition: Any = None) -> Tensor | pd.DataFrame:
+        """Return the row of each code in the data's units and form, of a distribution over rows the mean; deterministic
+
+        ``decode(encode(x))`` is ``reconstruct(x)``.
+
+        Args:
+            z: codes, array-like (n, latent_dim).
+            condition: of these codes, for a model fitted with a condition.
+
+        Raises:
+            ValueError, TypeError: before ``fit``, or for codes of another shape.
+        """
+        form, units = self._rows("decode")
+        codes = tensor(z, "z").to(self._device, self.dtype)
+        if codes.ndim != 2 or codes.shape[1] != self.latent_dim:
+            raise ValueError(f"z must have shape (n, {self.latent_dim}), a code in each row; got {tuple(codes.shape)}.")
+        c = self._condition_of(condition, len(codes))
+        given = [None] * math.ceil(len(codes) / CHUNK) if c is None else c.split(CHUNK)
+        with self._quietly():
+            rows = [self._back(*part) for part in zip(codes.split(CHUNK), given)]
+        return form.dress(units.outward(torch.cat(rows)), self.dtype)
 
     @abstractmethod
     def _code(self, u: Tensor, c: Tensor | None) -> Tensor:

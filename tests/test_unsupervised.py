@@ -83,6 +83,19 @@ def test_reconstructions_have_the_index_and_columns_of_the_table(name, device):
     assert model.encode(rows[10:20]).shape == (10, model.latent_dim)
 
 
+@pytest.mark.parametrize("name", ENCODING)
+@pytest.mark.parametrize("x", [X, IMAGES, TABLE], ids=["rows", "images", "table"])
+def test_decoding_the_codes_is_reconstruction(name, x, device):
+    model = fitted(ENCODING[name], x, device)
+    decoded, back = model.decode(model.encode(x)), model.reconstruct(x)
+    if x is TABLE:
+        assert decoded.equals(back)
+    else:
+        torch.testing.assert_close(decoded, back)
+    with pytest.raises(ValueError, match=rf"z must have shape \(n, {model.latent_dim}\).*got \(1, 9\)"):
+        model.decode([[0.0] * 9])
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("x", [X, X[:, 0], IMAGES, TABLE], ids=["rows", "numbers", "images", "table"])
 def test_a_saved_model_says_the_same(name, x, device, tmp_path):
@@ -126,7 +139,8 @@ def test_missing_entries_are_refused_by_all_but_the_vae(name):
 def test_before_fit_every_method_says_so(name):
     model = ALL[name]()
     calls = [lambda: model.save("nowhere")]
-    calls += [lambda: model.encode(X), lambda: model.reconstruct(X)] if name in ENCODING else [lambda: model.sample(3)]
+    ways = [lambda: model.encode(X), lambda: model.reconstruct(X), lambda: model.decode(X)]
+    calls += ways if name in ENCODING else [lambda: model.sample(3)]
     for call in calls:
         with pytest.raises(ValueError, match="not fitted yet: call fit"):
             call()
@@ -153,6 +167,17 @@ def test_a_conditioned_model_needs_its_condition_and_others_take_none(name, devi
         model.sample(5, condition="up")
     with pytest.raises(ValueError, match="condition must be left out"):
         fitted(ALL[name], X, device).sample(5, condition="left")
+
+
+def test_a_conditioned_model_decodes_a_code_given_its_condition(device):
+    labels = ["left", "right"] * 30
+    model = fitted(ALL["VAE"], X, device, condition=labels)
+    codes = model.encode(X, condition=labels)
+    back = model.reconstruct(X, condition=labels)
+    torch.testing.assert_close(model.decode(codes, condition=labels), back)
+    assert not torch.allclose(model.decode(codes, condition=labels[::-1]), back)
+    with pytest.raises(ValueError, match="condition must be given"):
+        model.decode(codes)
 
 
 @pytest.mark.parametrize("name", [n for n in ENCODING if n != "VAE"])

@@ -232,6 +232,7 @@ PICTURES = {
     "pairs": lambda ax: viz.pairs({"a": torch.arange(20.0), "b": torch.arange(20.0) ** 2}, ax)["b", "a"],
     "density_contours": lambda ax: viz.density_contours(data.digits().images[:50].flatten(1)[:, [19, 20]], ax=ax),
     "transport_plan": lambda ax: viz.transport_plan([[0, 0]], [[1, 0], [1, 1]], [[0.5, 0.5]], ax),
+    "interpolation": lambda ax: viz.interpolation(lambda z: z[:, :, None], [0.0, 1.0], [1.0, 0.0], ax=ax),
     "history": lambda ax: viz.history(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]}), ax=ax),
 }
 

@@ -5,6 +5,7 @@
 - ``contours``: ``density_contours``, the regions of the plane that hold a stated mass, of one density over another;
   ``regions`` finds them, of draws by ``smoothing``.
 - ``images``: ``show`` maps and images without hidden scaling, ``sample_grid``, ``reconstructions``.
+- ``interpolation``: what a decoder makes of the codes between two.
 - ``latent``: ``latent_plane`` of codes, ``latent_manifold`` of a decoder.
 - ``pairs``: the joint density of each two entries, in a ``triangle`` of panels; several posteriors overlaid.
 - ``posteriors``: ``intervals`` (estimates on lines), ``forest`` (the same with two intervals each) and ``marginals``
@@ -33,6 +34,7 @@ from probdl.viz.calibration import rank_histograms
 from probdl.viz.contours import density_contours
 from probdl.viz.embeddings import embedding, layer_panel
 from probdl.viz.images import reconstructions, sample_grid, show
+from probdl.viz.interpolation import interpolation
 from probdl.viz.latent import latent_manifold, latent_plane
 from probdl.viz.pairs import pairs
 from probdl.viz.posteriors import forest, intervals, marginals
@@ -76,6 +78,7 @@ __all__ = [
     "gradient_norms",
     "guided_backprop",
     "history",
+    "interpolation",
     "intervals",
     "latent_manifold",
     "latent_plane",
