@@ -49,10 +49,10 @@ plt.show()
 
 # %%
 # The network's task needs nobody's labels: it is to tell photographs from noise of the same spectrum, the photographs'
-# Fourier amplitudes with random phases. Windows of 16×16 pixels are brought to one contrast. Means and covariances are
-# the same in both classes, so that nothing linear and nothing Gaussian can tell them apart: whatever the network finds
-# is what sparse coding looks for too. It learns on the left two thirds of the images and is judged on the rest (by
-# windows that overlap, so that the standard error is somewhat too small).
+# Fourier amplitudes with random phases. On average over places the pixels of both have the same means and
+# covariances, and windows are brought to one contrast: what is left to find is, as in sparse coding, what a Gaussian
+# model does not know. The network learns on the left two thirds of the images and is judged on the rest (by windows
+# that overlap, so that the standard error is somewhat too small).
 
 SIZE, WINDOW, generator = 8, 16, torch.Generator().manual_seed(0)
 random_phases = torch.fft.fft2(torch.randn(images.shape, generator=generator))
