@@ -154,9 +154,9 @@ for ax, (name, tiles) in zip(panels, {"digit": driven, **maps}.items()):
 plt.show()
 
 # %%
-# **The known answer beside ours.** Each node of a linear convolution has the filter in its place; so the gradient of the
-# channel is the sum of the filters over all places, divided by their number. And the guided map of a node of the cross
-# detector, above one layer of ReLUs, is the sum of the strokes of positive weight, where their ReLU was active.
+# **The known answer beside ours.** Each node of a linear convolution has the filter in its place; so the gradient of
+# the channel is the sum of the filters over all places, divided by their number. And the guided map of a node of the
+# cross detector, above one layer of ReLUs, is the sum of the strokes of positive weight, where their ReLU was active.
 
 first = viz.channel_gradient(network, scenes[:1], "0", 2)
 places = torch.ones(1, 1, 8, 18)
