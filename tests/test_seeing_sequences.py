@@ -255,6 +255,12 @@ def test_bad_tokens_are_named(x, error, message):
         viz.saliency(made(lambda: Recurrent(tokens=True)), x)
 
 
+def test_a_compiled_reader_of_tokens_is_named():
+    model = made(lambda: Recurrent(tokens=True))
+    with pytest.raises(ValueError, match="compiled: pass the model as it was before torch.compile"):
+        viz.saliency(torch.compile(model), tokens())
+
+
 def test_a_recurrent_layer_by_itself_returns_no_scores():
     with pytest.raises(TypeError, match="must return a tensor of scores; got tuple. Wrap it in a module"):
         viz.saliency(nn.LSTM(FEATURES, 4, batch_first=True).double(), vectors())
@@ -284,6 +290,22 @@ def test_without_a_class_the_most_probable_one_counts():
     model = classifier()
     for text, each in zip(TEXTS, model.saliency(TEXTS)):
         torch.testing.assert_close(each, model.saliency([text], of=model.predict([text])[0])[0])
+
+
+def test_sequences_are_differentiated_some_at_a_time(monkeypatch):
+    model = classifier()
+    whole = model.saliency(TEXTS)
+    monkeypatch.setattr("probdl.models.sequences.saliency.CHUNK", 2)
+    for one, two in zip(whole, model.saliency(TEXTS), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_a_fitted_model_is_as_it_was():
+    model = classifier().train()
+    before, weights = state(model), copy.deepcopy(model.state_dict())
+    model.saliency(TEXTS)
+    assert state(model) == before
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
 def test_a_sequence_classifier_says_which_frames_count():
