@@ -153,11 +153,13 @@ def test_positions_and_other_embeddings_keep_their_vectors_and_two_readers_of_to
     torch.testing.assert_close(viz.saliency(model, x, 2), expected.norm(dim=2))
 
 
-def test_integers_of_any_width_and_frozen_vectors_are_no_trouble():
+def test_integers_in_any_container_and_frozen_vectors_are_no_trouble():
     model, x = made(lambda: Recurrent(tokens=True)), tokens()
     expected = viz.saliency(model, x)
     model.requires_grad_(False)
-    torch.testing.assert_close(viz.saliency(model, x.int()), expected)
+    for same in (x.int(), x.numpy(), x.tolist()):
+        torch.testing.assert_close(viz.saliency(model, same), expected)
+        assert viz.layers(model, same)["network"] == (N, TIME, 6)
 
 
 def test_a_model_in_half_precision_is_seen_in_single():

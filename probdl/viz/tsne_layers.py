@@ -94,7 +94,7 @@ def _held(model: nn.Module, x: Any, names: str | Iterable[str] | None, batch_siz
 def _all(model: nn.Module, x: Any) -> list[str]:
     sizes = of_layers.layers(model, x)
     inner = [name for name, size in sizes.items() if len(size) > 1 and size[0] == len(x)]
-    return inner if of_layers.are_tokens(model, x) else [INPUT, *inner]
+    return [INPUT, *inner] if of_layers.as_tokens(model, x) is None else inner
 
 
 def _different(held: dict[str, Tensor]) -> dict[str, Tensor]:

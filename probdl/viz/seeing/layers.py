@@ -153,15 +153,21 @@ def held(model: nn.Module, x: Tensor, names: Iterable[str]) -> dict[str, Tensor]
     return found
 
 
-def are_tokens(model: nn.Module, x: Any) -> bool:
-    """Say whether x holds integers that an embedding of the model takes."""
-    embeds = any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
-    return embeds and isinstance(x, Tensor) and x.dtype in (torch.int32, torch.int64) and x.numel() > 0
+def as_tokens(model: nn.Module, x: Any) -> Tensor | None:
+    """Return x as a tensor if it holds integers and the model has an embedding that takes them, else None."""
+    if not any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules()):
+        return None
+    try:
+        value = torch.as_tensor(x)
+    except (RuntimeError, TypeError, ValueError):  # torch's for what holds no numbers; as_input says so in words
+        return None
+    return value if value.dtype in (torch.int32, torch.int64) and value.numel() else None
 
 
 def _as_any_input(model: nn.Module, x: Any) -> Tensor:
     """Return the input of a forward pass; the integers that an embedding takes stay integers."""
-    return x.to(next(model.parameters()).device, copy=True) if are_tokens(model, x) else as_input(model, x)
+    tokens = as_tokens(model, x)
+    return as_input(model, x) if tokens is None else tokens.to(next(model.parameters()).device, copy=True)
 
 
 def _has_filters(module: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from probdl.viz.seeing.graph import deconvolved, derivative, guided
-from probdl.viz.seeing.layers import are_tokens
+from probdl.viz.seeing.layers import as_tokens
 from probdl.viz.seeing.scores import of_channel, of_class, of_unit
 from probdl.viz.seeing.tokens import token_derivative
 
@@ -54,8 +54,9 @@ def saliency(model: nn.Module, x: Any, target: Any = None, reduce: str | None = 
     """
     if reduce not in ("max", None):
         raise ValueError(f'reduce must be "max" or None; got {reduce!r}.')
-    if isinstance(model, nn.Module) and are_tokens(model, x):
-        vectors = token_derivative(model, x, of_class(target))
+    tokens = as_tokens(model, x) if isinstance(model, nn.Module) else None
+    if tokens is not None:
+        vectors = token_derivative(model, tokens, of_class(target))
         return vectors if reduce is None else vectors.norm(dim=-1)
     gradient = derivative(model, x, of_class(target))
     if reduce is None:
