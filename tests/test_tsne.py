@@ -320,13 +320,13 @@ def test_tiles_that_are_computed_anew_are_never_held():
 def test_above_the_limit_opentsne_moves_the_points_and_the_divergence_is_exact(many, dim, method):
     pytest.importorskip("openTSNE")
     X = data.digits().images[:300].flatten(1).double()
-    found = viz.tsne(X, dim, perplexity=20, n_iter=255)
+    found = viz.tsne(X, dim, perplexity=20, n_iter=237)
     P, sigma = affinities(X, 20)
     assert found.method == method
     assert found.Y.shape == (300, dim)
     assert found.kl == pytest.approx(rel_entr(P.numpy(), similarity(found.Y)).sum(), rel=1e-10)
     torch.testing.assert_close(found.sigma, sigma)
-    assert found.kl_trace.shape == (26,)
+    assert found.kl_trace.shape == (24,)
     assert bool(found.kl_trace[0].isnan())
     assert float(found.kl_trace[-1]) == pytest.approx(found.kl, rel=0.25)  # openTSNE's P is sparse
     exact = viz.tsne(X[:100], dim, perplexity=20, n_iter=10)

@@ -140,7 +140,8 @@ class SequenceClassifier(LabelledSequences):
         """
         self._check_fitted("saliency")
         target = None if of is None else int(self._labels("saliency").indices([of], name="of"))
-        return saliency_of_steps(self, self._logits, *self._rows(x), target)
+        rows, lengths = self._rows(x)
+        return saliency_of_steps(self, self._logits, rows, lengths, target)
 
     def _learn_labels(self, y: Any) -> Labels:
         return Labels.of(y)

@@ -47,13 +47,18 @@ def latent_plane(z: Any, labels: Any = None, ax: Axes | None = None) -> Axes:
     if z.shape[1] < drawn:
         raise ValueError(f"z must have 3 dimensions or more for axes with three; got {z.shape[1]}.")
     if labels is None:
-        ax.scatter(*z[:, :drawn].T, s=8, alpha=0.6, color=LINES[0], linewidths=0)
+        _scatter(ax, z[:, :drawn], alpha=0.6, color=LINES[0])
     else:
         _scatter_by_label(ax, z[:, :drawn], _labels(labels, len(z)))
     note = f" (of {z.shape[1]} dimensions)" if z.shape[1] > drawn else ""
     for k, name in enumerate("xyz"[:drawn]):
         getattr(ax, f"set_{name}label")(f"z[{k}]{note}")
     return ax
+
+
+def _scatter(ax: Any, z: np.ndarray, **how: Any) -> Any:
+    """Draw points on axes with as many dimensions as they have, which the types of matplotlib do not know."""
+    return ax.scatter(*z.T, s=8, linewidths=0, **how)
 
 
 def _labels(labels: Any, n: int) -> np.ndarray:
@@ -70,17 +75,17 @@ def _scatter_by_label(ax: Axes, z: np.ndarray, labels: np.ndarray) -> None:
             _scatter_class(ax, z[labels == kind], str(kind), colour(index, CLASSES))
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, markerscale=2)
     elif labels.dtype.kind in "biuf":
-        points = ax.scatter(*z.T, s=8, c=labels, cmap="viridis", linewidths=0)
+        points = _scatter(ax, z, c=labels, cmap="viridis")
         ax.figure.colorbar(points, ax=ax, label="label")
     else:
         raise ValueError(f"labels must take at most {len(CLASSES)} values to be told apart; got {len(kinds)}.")
 
 
-def _scatter_class(ax: Axes, z: np.ndarray, name: str, tint: Any) -> None:
+def _scatter_class(ax: Any, z: np.ndarray, name: str, tint: Any) -> None:
     """Draw one class; its name at the median helps readers who cannot tell the colours apart."""
     from matplotlib.patheffects import withStroke
 
-    ax.scatter(*z.T, s=8, alpha=0.7, color=tint, linewidths=0, label=name)
+    _scatter(ax, z, alpha=0.7, color=tint, label=name)
     halo = [withStroke(linewidth=3, foreground="white")]
     ax.text(*np.median(z, axis=0), name, weight="bold", ha="center", va="center", path_effects=halo)
 
