@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.distributions import Cauchy, Normal
+from torch.distributions import Cauchy, Normal, Uniform
 
 import probdl
 from probdl.divergences import (
@@ -193,3 +193,22 @@ def test_something_that_is_not_a_divergence_is_refused():
 def test_importing_the_room_loads_nothing_heavy():
     code = "import sys, probdl.divergences; print([m for m in ('ot', 'scipy', 'pandas', 'matplotlib', 'pyro', 'sklearn') if m in sys.modules])"  # noqa: E501
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_scale_shows_zero_the_reference_of_each_row_and_its_p_value():
+    """Of a quadrature error of 1e-15 a scale of its own would show nothing but rounding."""
+    known = compare(Normal(0.0, 1.0), Uniform(-1.0, 1.0))
+    assert known.estimates["kl"].value == math.inf
+    for panel in known.plot().figure.axes:
+        panel.figure.canvas.draw()
+        assert panel.get_xlim()[0] <= 0 <= panel.get_xlim()[1]
+        assert panel.get_xlim()[1] - panel.get_xlim()[0] > 1e-3
+    x = torch.randn(200, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = compare(x[:100], x[100:] + 1)
+    panels = dict(zip(drawn.table.index, drawn.plot().figure.axes))
+    for name, row in drawn.table.iterrows():
+        _, reference = panels[name].containers
+        np.testing.assert_allclose(reference.lines[0].get_xdata(), [float(row.reference)])
+        said = [text.get_text() for text in panels[name].texts]
+        assert said == ([] if math.isnan(row.p_value) else [f"p = {row.p_value:.3g}"])
+    assert drawn.table["p_value"].notna().sum() >= 2

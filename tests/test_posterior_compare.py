@@ -288,8 +288,8 @@ def test_a_trace_shows_what_the_method_drives_to_zero_or_up_or_the_chains(poster
 
 
 def test_kinds_and_traces_that_do_not_exist_are_named(posteriors):
-    with pytest.raises(ValueError, match="kind must be one of 'marginals', 'forest', 'trace'; got 'pairs'"):
-        posteriors["laplace"].plot(kind="pairs")
+    with pytest.raises(ValueError, match="kind must be one of 'marginals', 'forest', 'pairs', 'trace'; got 'pair'"):
+        posteriors["laplace"].plot(kind="pair")
     with pytest.raises(ValueError, match="There is no trace to draw"):
         posteriors["laplace"].plot(kind="trace")
     with pytest.raises(ValueError, match="no latent site 'q'"):

@@ -206,6 +206,26 @@ def test_history_without_a_loss_draws_every_term():
     assert [line.get_label() for line in ax.lines] == ["critic", "generator"]
 
 
+def test_several_histories_have_a_colour_each_and_a_style_for_each_column():
+    one = pd.DataFrame({"step": [1, 2, 3], "loss": [3.0, 2.0, 1.0], "validation": [3.0, 2.0, 2.5]})
+    two = pd.DataFrame({"step": [2, 4], "loss": [9.0, 8.0], "critic": [1.0, 2.0]})
+    ax = viz.history({"vae": one, "gan": two})
+    labelled = {line.get_label(): line for line in ax.lines if not line.get_label().startswith("_")}
+    assert list(labelled) == ["vae: loss", "vae: validation", "gan: loss"]
+    assert list(labelled["gan: loss"].get_xdata()) == [2, 4]
+    assert labelled["vae: loss"].get_color() == labelled["vae: validation"].get_color()
+    assert labelled["vae: loss"].get_color() != labelled["gan: loss"].get_color()
+    assert labelled["vae: loss"].get_linestyle() == labelled["gan: loss"].get_linestyle()
+    (best,) = (line for line in ax.lines if line.get_marker() == "o")
+    assert (list(best.get_xdata()), list(best.get_ydata())) == ([2], [2.0])
+
+
+def test_a_duel_is_drawn_by_its_terms():
+    frame = pd.DataFrame({"step": [1, 2], "loss": [1.0, 1.0], "critic": [0.5, 0.4], "penalty": [math.nan, 0.1]})
+    ax = viz.history(frame, columns=["critic", "penalty"])
+    assert [list(line.get_ydata()) for line in ax.lines] == [[0.5, 0.4], [0.1]]
+
+
 BINS = pd.DataFrame({"n": [5, 5], "confidence": [0.4, 0.8], "accuracy": [0.6, 1.0], "lower": 0.2, "upper": 1.0})
 NORMS = pd.DataFrame({"quantity": "hidden", "lag": [0, 1], "lower": 0.1, "median": [1.0, 0.2], "upper": [1.0, 0.3]})
 
@@ -299,6 +319,8 @@ ONE = torch.ones(1, 1, 2, 2)
         (lambda: viz.alignment([[1.0]], "ab", "c"), ValueError, r"of 1 target tokens, .* and 2 columns; got \(1, 1\)"),
         (lambda: viz.alignment([[2.0]], "a", "c"), ValueError, "between 0 and 1; got 2 to 2"),
         (lambda: viz.reliability(2 * BINS), ValueError, "shares between 0 and 1"),
+        (lambda: viz.history({}), ValueError, "at least one history"),
+        (lambda: viz.history({"a": [1, 2]}), TypeError, r"frame\['a'\] must be a DataFrame"),
         (lambda: viz.history([1, 2]), TypeError, "frame must be a DataFrame"),
         (lambda: viz.history(pd.DataFrame({"step": [], "loss": []})), ValueError, "got 0 rows"),
         (

@@ -68,6 +68,8 @@ class Comparison:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw each divergence with its 95 % interval, and below it the same-distribution reference ± 2 sd.
 
+        Each scale shows 0, the value between equal distributions; p-values stand at the right.
+
         Args:
             ax: where to draw them all on one scale; None gives each its own, since their units differ.
 
@@ -113,15 +115,36 @@ class Comparison:
 
 
 def _draw(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Draw the rows of the table on one scale."""
+    """Draw the rows of the table on one scale that shows 0, where two distributions are one; p-values at the right."""
     from probdl import viz
+    from probdl.viz.style import MUTED
 
     names = list(table.index)
     viz.intervals(names, table["value"], table["lower"], table["upper"], ax=ax, label="estimate", offset=-0.12)
-    centre, reach = table["reference"], 2 * table["reference_sd"]
-    if bool((reach > 0).any()):
-        viz.intervals(names, centre, centre - reach, centre + reach, ax=ax, label="one distribution", offset=0.12)
+    _draw_references(table, ax)
+    if ax.has_data() and any(map(math.isfinite, [*table["value"], *table["reference"]])):
+        ax.axvline(0.0, color=MUTED, lw=0.8, zorder=0)
+    else:
+        ax.set_xticks([])
+    ax.locator_params(axis="x", nbins=7)
+    for height, p_value in enumerate(table["p_value"]):
+        if not math.isnan(p_value):
+            text = ax.text(1.02, height, f"p = {p_value:.3g}", transform=ax.get_yaxis_transform())
+            text.set(va="center", fontsize="small", color=MUTED)
     return ax
+
+
+def _draw_references(table: pd.DataFrame, ax: Axes) -> None:
+    """Draw below each estimate its same-distribution reference ± 2 sd, where there is one."""
+    from probdl.viz.posteriors import legend_above
+    from probdl.viz.style import colour
+
+    there = table["reference"].notna().to_numpy()
+    height = 0.12 + torch.arange(len(table)).numpy()
+    if there.any():
+        centre, reach = table["reference"][there], 2 * table["reference_sd"][there]
+        ax.errorbar(centre, height[there], xerr=reach, fmt="o", ms=5, lw=1.8, color=colour(1), label="one distribution")
+        legend_above(ax)
 
 
 def _record(row: Row) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def interpolation(
     images = _decoded(decode, codes.reshape(-1, codes.shape[-1]).float())
     ax = sample_grid(images, columns=steps, ax=ax)
     pitch = images.shape[-1] + 1
-    shown = range(0, steps, max(1, (steps - 1) // 4) if (steps - 1) % 4 == 0 else steps - 1)
+    shown = range(0, steps, (steps - 1) // next(parts for parts in (4, 2, 1) if (steps - 1) % parts == 0))
     ax.set_xticks([(i + 0.5) * pitch - 1 for i in shown], [f"{i / (steps - 1):.3g}" for i in shown])
     ax.tick_params(length=0)
     note = ax.get_xlabel()  # the range, where it is not [0, 1]

@@ -58,7 +58,7 @@ def intervals(
     for value, height in zip(centre[~placed], y[~placed]):
         _write_at_edge(ax, value, height, tint)
     _name_lines(ax, names)
-    _legend_above(ax)
+    legend_above(ax)
     return ax
 
 
@@ -141,7 +141,8 @@ def _name_lines(ax: Axes, names: Sequence[str]) -> None:
     ax.set_axisbelow(True)
 
 
-def _legend_above(ax: Axes, columns: int = 3) -> None:
+def legend_above(ax: Axes, columns: int = 3) -> None:
+    """Put the legend, if there is anything to explain, above the axes."""
     handles, _ = ax.get_legend_handles_labels()
     if handles:
         ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=min(columns, len(handles)), frameon=False)
@@ -185,7 +186,7 @@ def marginals(
         draw_density(panels[name], x, density, " ".join(filter(None, [name if alone else None, label])))
         panels[name].set_xlabel("" if alone else name)
     if label is not None or alone:
-        _legend_above(next(iter(panels.values())), columns=1)
+        legend_above(next(iter(panels.values())), columns=1)
     return panels
 
 
