@@ -1,8 +1,8 @@
 """Receptive fields: which part of the input a unit of a layer can see, measured and not derived from a list of layers.
 
-On a float64 copy of the network whose weights are 1, whose biases are 0 and whose batch norms do nothing, each row and
-each column of the input is set in turn to 1, and to NaN. The unit sees a row if its value is then other than for an
-input of zeros. Ones are enough for convolutions, pools, ReLUs and sums; NaN also gets through what can hide them: gates
+On a float64 copy of the network whose weights are 1, whose biases are 0 and whose batch norms do nothing, rows and
+columns of the input are set in turn to 1, and to NaN. A unit sees a row if its value is then other than for an input of
+zeros. Ones are enough for convolutions, pools, ReLUs and sums; NaN also gets through what can hide them: gates
 that are closed at zero, saturated sigmoids, differences, and normalisations, which couple all that they average over.
 """
 
@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from probdl.viz.seeing.layers import held
+from probdl.viz.seeing.layers import hooked
 
 PROBES = (1.0, math.nan)
 
@@ -39,15 +42,15 @@ def boxes(
     sides = size[1:]
     whole = torch.tensor([end for side in sides for end in (0, side)]).expand(len(position), -1)
     try:
+        bare = structure(model)
         with torch.no_grad():
-            seen = [
-                _seen(structure(model), layer, channel, position, size, dim, batch_size) for dim in range(len(sides))
-            ]
+            probes = [_Probe(bare, layer, channel, position, size, dim, batch_size) for dim in range(len(sides))]
+            ends = [end for end in (probe.ends() for probe in probes) if end is not None]
     except Exception as error:  # whatever the user's network raises on a float64 copy, or on NaN
         return whole, f"Boxes are the whole input: the network could not be probed ({type(error).__name__}: {error})."
-    if not all(bool(places.any(1).all()) for places in seen):
+    if len(ends) < len(sides):
         return whole, "Boxes are the whole input: the network, probed with ones and with NaN, let nothing through."
-    return torch.cat([_ends(places) for places in seen], 1) if seen else whole, ""
+    return (torch.cat(ends, 1) if ends else whole), ""
 
 
 def structure(model: nn.Module) -> nn.Module:
@@ -61,33 +64,71 @@ def structure(model: nn.Module) -> nn.Module:
     return bare
 
 
-def _seen(
-    bare: nn.Module, layer: str, channel: int, position: Tensor, size: torch.Size, dim: int, batch_size: int
-) -> Tensor:
-    """Say for each unit which places along a dimension it sees: (k, side)."""
+@dataclass(frozen=True)
+class _Probe:
+    """Asks what some units of a channel see along one dimension of the input."""
 
-    def values(x: Tensor) -> Tensor:
-        found = held(bare, x, [layer])[layer]
-        units = (found if found.ndim > 1 else found[:, None])[(slice(None), channel, *position.cpu().unbind(1))]
-        return units.reshape(len(x), -1).expand(-1, len(position))  # one unit for all where there are no maps
+    model: nn.Module
+    layer: str
+    channel: int
+    position: Tensor
+    size: torch.Size
+    dim: int
+    batch_size: int
 
-    side, at_zero = size[dim + 1], values(torch.zeros(1, *size, dtype=torch.float64))
-    places = torch.arange(side)
-    changed = [
-        torch.cat([values(_probes(part, value, size, dim)) != at_zero for part in places.split(batch_size)])
-        for value in PROBES
-    ]
-    return torch.stack(changed).any(0).T
+    def ends(self) -> Tensor | None:
+        """Return the first place that each unit sees and the one after the last, (k, 2); None if one sees nothing.
+
+        Blocks of places are probed first, and then the places of those blocks in which a field begins or ends.
+        """
+        side = self.size[self.dim + 1]
+        places = torch.arange(side)
+        blocks = places // math.ceil(side**0.5)
+        coarse = self._seen(blocks.unique()[:, None] == blocks)
+        if not bool(coarse.any(1).all()):
+            return None
+        fine = places[torch.isin(blocks, _outermost(coarse))]
+        seen = self._seen(fine[:, None] == places)
+        return fine[_outermost(seen)] + torch.tensor([0, 1]) if bool(seen.any(1).all()) else None
+
+    def _seen(self, masks: Tensor) -> Tensor:
+        """Say for each unit which of several sets of places, (m, side), it sees: (k, m)."""
+        at_zero = self._values(torch.zeros(1, masks.shape[1], dtype=torch.bool), 0.0)
+        changed = [
+            torch.cat([self._values(part, value) != at_zero for part in masks.split(self.batch_size)])
+            for value in PROBES
+        ]
+        return torch.stack(changed).any(0).T
+
+    def _values(self, masks: Tensor, value: float) -> Tensor:
+        """Return the units, (m, k), for inputs of zeros in which a set of places has a value in all channels."""
+        shape = [-1 if dim == self.dim + 1 else 1 for dim in range(len(self.size))]
+        x = torch.where(masks.reshape(len(masks), *shape), value, 0.0).to(torch.float64)
+        found = _up_to(self.model, x.expand(-1, *self.size).contiguous(), self.layer)
+        unit: tuple[Any, ...] = (slice(None), self.channel, *self.position.cpu().unbind(1))
+        units = (found if found.ndim > 1 else found[:, None])[unit]
+        return units.reshape(len(masks), -1).expand(-1, len(self.position))  # one unit for all where there are no maps
 
 
-def _probes(places: Tensor, value: float, size: torch.Size, dim: int) -> Tensor:
-    """Return inputs of zeros with one place along a dimension set, in all channels: (len(places), *size)."""
-    x = torch.zeros(len(places), *size, dtype=torch.float64).movedim(dim + 2, 1)
-    x[torch.arange(len(places)), places] = value
-    return x.movedim(1, dim + 2).contiguous()
+class _Reached(Exception):
+    """A forward pass has come to the layer that was asked for."""
 
 
-def _ends(places: Tensor) -> Tensor:
-    """Return the first place that is seen and the one after the last: (k, 2)."""
-    first, last = places.int().argmax(1), places.shape[1] - places.flip(1).int().argmax(1)
-    return torch.stack([first, last], 1)
+def _up_to(model: nn.Module, x: Tensor, layer: str) -> Tensor:
+    """Return what a layer holds, and compute nothing after it."""
+    held: list[Tensor] = []
+
+    def look(name: str, output: Tensor) -> None:
+        if name == layer:
+            held.append(output)
+            raise _Reached
+
+    with suppress(_Reached), hooked(model, look):
+        model(x)
+    return held[0]
+
+
+def _outermost(seen: Tensor) -> Tensor:
+    """Return the first and the last place that is seen in each row, (k, 2)."""
+    seen = seen.int()
+    return torch.stack([seen.argmax(1), seen.shape[1] - 1 - seen.flip(1).argmax(1)], 1)

@@ -54,7 +54,8 @@ def activations(model: nn.Module, x: Any, layers: str | Iterable[str], batch_siz
         batch_size: the number of rows in a forward pass.
 
     Returns:
-        For each name a tensor of shape (n, ...).
+        For each name a tensor of shape (n, ...). ``show(held["conv1"][0][:, None])`` draws all maps of a layer for the
+        first input.
 
     Raises:
         TypeError: if ``model`` is no module, or ``x`` does not hold numbers.
@@ -84,9 +85,9 @@ def filters(model: nn.Module, layer: str) -> Tensor:
         layer: the name of a module in ``model.named_modules()``.
 
     Returns:
-        A copy of the weights: (out, in / groups, height, width) of a convolution, which ``show`` draws if there are
-        one or three channels in; (out, in) of a linear layer. A transposed convolution has its inputs first: row i
-        is what input channel i writes.
+        A copy of the weights: (out, in / groups, height, width) of a convolution, which ``filter_grid`` draws, and
+        ``show`` too if there are one or three channels in; (out, in) of a linear layer. A transposed convolution has
+        its inputs first: row i is what input channel i writes.
 
     Raises:
         TypeError: if ``model`` is no module.

@@ -78,8 +78,9 @@ def top_patches(model: nn.Module, data: Any, layer: str, channel: int, k: int = 
         batch_size: the number of inputs in a forward pass; memory grows with it, and not with the data.
 
     Returns:
-        Patches, ordered by value, equal ones by their place in the data. The fields take two forward passes for each
-        row and column of an input. Without a ReLU below the layer, or where one could hide, there are no projections.
+        Patches, ordered by value, equal ones by their place in the data. The fields take up to two forward passes for
+        each row and column of an input, in float64 on the CPU and no further than the layer. Without a ReLU below the
+        layer, or where one could hide, there are no projections.
 
     Raises:
         TypeError: if ``model`` is no module, or ``data`` does not hold numbers.
@@ -126,12 +127,14 @@ def cropped(x: Tensor, box: Tensor) -> Tensor:
     """Return what is in a box of each row, (k, c, ...), in a frame of zeros of the size of the largest box."""
     ends = box.reshape(len(box), -1, 2)
     frame = (ends[..., 1] - ends[..., 0]).amax(0).tolist()
-    return torch.stack([_framed(row, place, frame) for row, place in zip(x, ends.tolist(), strict=True)])
+    return torch.stack(
+        [_framed(row, [(a, b) for a, b in place], frame) for row, place in zip(x, ends.tolist(), strict=True)]
+    )
 
 
-def _framed(row: Tensor, place: list[list[int]], frame: list[int]) -> Tensor:
+def _framed(row: Tensor, place: list[tuple[int, int]], frame: list[int]) -> Tensor:
     part = row[(slice(None), *(slice(first, last) for first, last in place))]
-    sides = [_missing(*ends, side, size) for ends, side, size in zip(place, row.shape[1:], frame, strict=True)]
+    sides = [_missing(*at, side, size) for at, side, size in zip(place, row.shape[1:], frame, strict=True)]
     return F.pad(part, [n for before, after in reversed(sides) for n in (before, after)])
 
 
