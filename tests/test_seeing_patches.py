@@ -222,6 +222,28 @@ def test_where_the_network_can_not_be_probed_the_box_is_the_whole_image_and_a_no
     assert "let nothing through" in found.notes[0]
 
 
+class Finite(nn.Module):
+    """Its head refuses what is not finite."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), nn.Linear(2, 2)
+
+    def forward(self, x):
+        x = self.body(x).amax((2, 3))
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("not finite")
+        return self.head(x)
+
+
+def test_what_stands_above_the_layer_is_not_probed():
+    found = viz.top_patches(Finite().double(), random(4, 1, 6, 7), "body", 1, k=2)
+    assert found.notes == ()
+    assert (found.box[:, 1::2] - found.box[:, ::2]).tolist() == [[3, 3]] * 2
+    above = viz.top_patches(Finite().double(), random(4, 1, 6, 7), "head", 1, k=2)
+    assert "(ValueError: not finite)" in above.notes[0]
+
+
 # Top patches.
 
 
@@ -399,6 +421,20 @@ def test_data_are_seen_in_batches_and_may_be_an_array(call):
     assert model.longest[0] == 4
     again = call(model, x.numpy())
     assert str(found) == str(again)
+
+
+def test_one_patch_of_an_array_is_one_row():
+    assert viz.top_patches(seeded(network), random(5, 1, 9, 9).numpy(), "5", 1, k=1).image.shape[:2] == (1, 1)
+
+
+def test_what_is_found_does_not_depend_on_the_device(device):
+    model, x = seeded(network), random(30, 1, 9, 9)
+    here, there = (viz.top_patches(m, x, "5", 2, k=4) for m in (model, copy.deepcopy(model).to(device)))
+    for name in ("value", "index", "position", "box", "image", "projection"):
+        assert getattr(there, name).device.type == device.type
+        torch.testing.assert_close(getattr(there, name).cpu(), getattr(here, name))
+    near, far = viz.nearest(model, x[:3], x), viz.nearest(copy.deepcopy(model).to(device), x[:3].to(device), x)
+    assert torch.equal(far[1].cpu(), near[1])
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])

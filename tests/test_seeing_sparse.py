@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from probdl import data, viz
-from probdl.viz.seeing.sparse import whitened
+from probdl.viz.seeing.sparse import patches, whitened
 
 SIDE, N = 6, 3000
 
@@ -62,6 +62,15 @@ def test_whitened_patches_have_no_correlation_where_there_is_more_than_noise():
     expected = np.sort(before / (before + 0.01 * before.mean()))
     np.testing.assert_allclose(np.linalg.eigvalsh(after), expected, rtol=1e-3)
     assert (np.sum(whitened(x) * x, axis=0) > 0).all()  # not turned away from the pixels
+
+
+def test_patches_are_windows_of_the_images_less_their_means():
+    stack = np.arange(2 * 3 * 5 * 7, dtype=float).reshape(2, 3, 5, 7) ** 2
+    found = patches(stack, (2, 4), 500, np.random.default_rng(0))
+    windows = [stack[i, :, r : r + 2, c : c + 4].ravel() for i in range(2) for r in range(4) for c in range(4)]
+    gaps = np.abs(found[:, None] - np.array([window - window.mean() for window in windows])).max(2)
+    assert gaps.min(1).max() < 1e-9
+    assert set(gaps.argmin(1)) == set(range(len(windows)))
 
 
 def test_the_same_seed_gives_the_same_filters_and_no_global_generator_moves():

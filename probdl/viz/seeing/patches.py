@@ -110,7 +110,7 @@ def top_patches(model: nn.Module, data: Any, layer: str, channel: int, k: int = 
         values, positions = (torch.cat(part) for part in zip(*parts, strict=True))
         value, index = (order[:k] for order in values.sort(descending=True, stable=True))
         position = positions[index]
-        x = as_input(seen, rows[index.cpu()], "data")
+        x = as_input(seen, rows[index.tolist()], "data")
         box, unboxed = boxes(seen, layer, channel, position, x.shape[1:], batch_size)
         unit = torch.cat([torch.full_like(index, channel)[:, None], position], 1)
         try:
@@ -120,7 +120,7 @@ def top_patches(model: nn.Module, data: Any, layer: str, channel: int, k: int = 
     if projections is not None:
         projections = cropped(projections * value.reshape(-1, *[1] * (x.ndim - 1)), box)
     notes = tuple(note for note in (unboxed, unseen) if note)
-    return Patches(value, index, position, box, cropped(x, box), projections, notes)
+    return Patches(value, index, position, box.to(index.device), cropped(x, box), projections, notes)
 
 
 def cropped(x: Tensor, box: Tensor) -> Tensor:
