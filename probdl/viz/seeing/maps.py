@@ -21,7 +21,8 @@ def saliency(model: nn.Module, x: Any, target: Any = None, reduce: str | None = 
 
     Tokens, integers that an ``nn.Embedding`` of the model takes, have no derivative; the vectors :math:`e_t` that stand
     for them have. Their coordinates mean nothing one by one, so that the Euclidean norm :math:`\|dS_c/de_t\|` says how
-    much the score changes with the token at t.
+    much the score changes with the token at t. ``SequenceClassifier`` and ``LanguageModel``, which take texts of
+    different lengths, have a ``saliency`` of their own that returns it.
 
     Args:
         model: any torch module that returns scores (logits) of shape (n, classes), or (n,) for one of them. One that
@@ -51,6 +52,9 @@ def saliency(model: nn.Module, x: Any, target: Any = None, reduce: str | None = 
         >>> _ = torch.nn.init.constant_(model.weight, -3.0)
         >>> saliency(model, torch.ones(1, 2))
         tensor([[3., 3.]])
+        >>> words = torch.nn.Sequential(torch.nn.Embedding(5, 2), torch.nn.Flatten(), torch.nn.Linear(6, 2))
+        >>> saliency(words, torch.tensor([[4, 0, 1]])).shape
+        torch.Size([1, 3])
     """
     if reduce not in ("max", None):
         raise ValueError(f'reduce must be "max" or None; got {reduce!r}.')
