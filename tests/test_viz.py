@@ -289,7 +289,7 @@ ONE = torch.ones(1, 1, 2, 2)
         (
             lambda: viz.show(torch.ones(2, 4, 4)),
             ValueError,
-            r"maps must have shape .* 1 or 3 channels; got \(2, 4, 4\)",
+            r"maps must have shape .* 1 or 3 channels; got \(2, 4, 4\)\. Pass 2 maps as maps\[:, None\]",
         ),
         (lambda: viz.show([[math.nan]]), ValueError, "maps must be finite; got 1 NaN"),
         (lambda: viz.show([["a"]]), TypeError, "maps must hold numbers"),

@@ -21,7 +21,8 @@ def as_tiles(x: Any, name: str, stack: bool = False) -> Tensor:
         value = value.unsqueeze(1 if stack else 0)
     if value.ndim != 4 or value.shape[1] not in (1, 3):
         expected = "(n, h, w) or (n, c, h, w)" if stack else "(h, w), (c, h, w) or (n, c, h, w)"
-        raise ValueError(f"{name} must have shape {expected} with 1 or 3 channels; got {tuple(np.shape(x))}.")
+        hint = f" Pass {np.shape(x)[0]} maps as {name}[:, None]." if np.ndim(x) == 3 else ""
+        raise ValueError(f"{name} must have shape {expected} with 1 or 3 channels; got {tuple(np.shape(x))}.{hint}")
     return value
 
 
