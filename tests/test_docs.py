@@ -44,3 +44,13 @@ def test_the_first_block_of_the_page_on_generative_models_runs(monkeypatch, tmp_
     namespace = {}
     exec(blocks((ROOT / "docs" / "generative.md").read_text(encoding="utf-8"))[0][1], namespace)
     assert set(namespace) >= {"vae", "wae", "held_out"}
+
+
+def test_the_block_of_the_page_on_seeing_runs(monkeypatch):
+    from probdl.models import ImageClassifier
+
+    fit = ImageClassifier.fit
+    monkeypatch.setattr(ImageClassifier, "fit", lambda self, x, y: fit(self, x, y, steps=60, progress=False))
+    namespace = {}
+    exec(blocks((ROOT / "docs" / "seeing.md").read_text(encoding="utf-8"))[0][1], namespace)
+    assert namespace["fooled"].success.all()
