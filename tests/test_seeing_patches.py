@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from probdl import data, viz
 from probdl.viz.seeing.fields import boxes
@@ -347,6 +348,28 @@ def test_without_a_relu_there_are_no_projections_and_a_note_says_so():
         assert len(found.plot().images) == 2
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_where_a_relu_could_hide_there_are_no_projections_and_where_one_resembles_it_a_warning():
+    conv, x = nn.Conv2d(1, 2, 3).double(), random(5, 1, 9, 9)
+
+    class Checkpointed(nn.Module):
+        def __init__(self, reentrant):
+            super().__init__()
+            self.conv, self.reentrant = conv, reentrant
+
+        def forward(self, x):
+            return checkpoint(lambda x: torch.relu(self.conv(x)), x, use_reentrant=self.reentrant)
+
+    seen = viz.top_patches(nn.Sequential(conv, nn.ReLU()), x, "output", 0, k=2)
+    hidden = viz.top_patches(Checkpointed(True), x, "output", 0, k=2)
+    assert (hidden.projection, hidden.box.tolist()) == (None, seen.box.tolist())
+    assert "reentrant checkpoint: use torch.utils.checkpoint with use_reentrant=False" in hidden.notes[0]
+    assert torch.equal(viz.top_patches(Checkpointed(False), x, "output", 0, k=2).projection, seen.projection)
+    with pytest.warns(UserWarning, match="^LeakyRelu keep their own derivative") as record:
+        viz.top_patches(nn.Sequential(conv, nn.ReLU(), nn.LeakyReLU()), x, "output", 0, k=2)
+    assert record[0].filename == __file__
+
+
 def test_units_without_a_map_see_the_whole_image_and_sequences_have_two_ends():
     x = random(12, 1, 9, 9)
     found = viz.top_patches(seeded(network), x, "8", 3, k=4)
@@ -507,6 +530,29 @@ def test_the_last_hidden_layer_is_what_comes_into_the_last_layer_that_runs():
     )
     images = random(10, 1, 6, 6)
     assert torch.equal(viz.nearest(head, images, images)[0], viz.nearest(head, images, images, "1")[0])
+
+
+class Sentences(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.lstm, self.out = nn.Embedding(20, 4), nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.out(input=self.lstm(self.embed(x))[0][:, -1])
+
+
+def test_sentences_have_neighbours_too():
+    model = seeded(Sentences)
+    tokens = torch.randint(20, (30, 7), generator=torch.Generator().manual_seed(0))
+    hidden = model.lstm(model.embed(tokens))[0][:, -1].detach()
+    expected = torch.cdist(hidden[:4], hidden).sort(1)
+    distance, index = viz.nearest(model, tokens[:4], tokens.numpy(), k=3, batch_size=8)
+    torch.testing.assert_close(distance, expected.values[:, :3])
+    assert torch.equal(index, expected.indices[:, :3])
+    with pytest.raises(ValueError, match="must not be 'input' where the inputs are tokens"):
+        viz.nearest(model, tokens, tokens, "input")
+    with pytest.raises(ValueError, match="data must hold images, .* got tokens"):
+        viz.top_patches(model, tokens, "lstm", 0, k=1)
 
 
 # Pictures.

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from probdl.access import tensor
+from probdl.viz.seeing.layers import as_tokens
 from probdl.viz.seeing.unchanged import as_input
 
 
@@ -34,4 +35,10 @@ def batches(model: nn.Module, rows: Any, name: str, size: int) -> Iterator[Tenso
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"batch_size must be a positive integer; got {size!r}.")
-    return (as_input(model, rows[start : start + size], name) for start in range(0, len(rows), size))
+    return (any_input(model, rows[start : start + size], name) for start in range(0, len(rows), size))
+
+
+def any_input(model: nn.Module, rows: Any, name: str) -> Tensor:
+    """Return rows as the model takes them; the integers that an embedding takes stay integers."""
+    tokens = as_tokens(model, rows)
+    return as_input(model, rows, name) if tokens is None else tokens.to(next(model.parameters()).device, copy=True)

@@ -25,7 +25,7 @@ def nearest(
 
     Args:
         model: any torch module; it runs in eval mode and is left as it was.
-        query: inputs of shape (m, ...).
+        query: inputs of shape (m, ...), of tokens too if the model embeds them.
         data: inputs of shape (n, ...) with the sizes of ``query``.
         layer: the name of a layer, as :func:`probdl.viz.layers` gives them; "input" for the inputs themselves. None:
             the last hidden layer, which is what comes into the last linear or convolutional module that runs.
@@ -82,9 +82,17 @@ def _features(model: nn.Module, layer: str | None) -> Iterator[Features]:
         with _last_input(model) as features:
             yield features
     elif layer == INPUT:
-        yield lambda x: x.flatten(1)
+        yield _pixels
     else:
         yield lambda x: held(model, x, [layer])[layer].reshape(len(x), -1)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    if not x.is_floating_point():
+        raise ValueError(
+            "layer must not be 'input' where the inputs are tokens: their numbers are names. Name a layer."
+        )
+    return x.flatten(1)
 
 
 @contextmanager
@@ -93,8 +101,8 @@ def _last_input(model: nn.Module) -> Iterator[Features]:
     check_open(model)
     last: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        last[:] = [inputs[0].clone()]  # a later operation in place would change it
+    def keep(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        last[:] = [(inputs or tuple(named.values()))[0].clone()]  # a later operation in place would change it
 
     def features(x: Tensor) -> Tensor:
         last.clear()
@@ -106,7 +114,7 @@ def _last_input(model: nn.Module) -> Iterator[Features]:
             raise ValueError(f"the last hidden layer must hold a row for each of {len(x)} inputs; {what}. Pass layer=.")
         return last[0].reshape(len(x), -1)
 
-    handles = [m.register_forward_pre_hook(keep) for m in model.modules() if isinstance(m, LINEAR)]
+    handles = [m.register_forward_pre_hook(keep, with_kwargs=True) for m in model.modules() if isinstance(m, LINEAR)]
     try:
         yield features
     finally:

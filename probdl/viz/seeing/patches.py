@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from probdl.viz.seeing.batches import batches, rows_of
 from probdl.viz.seeing.fields import boxes
 from probdl.viz.seeing.graph import deconvolved, derivative
-from probdl.viz.seeing.layers import held
+from probdl.viz.seeing.layers import as_tokens, held
 from probdl.viz.seeing.scores import of_unit
 from probdl.viz.seeing.unchanged import as_input, unchanged
 
@@ -103,6 +103,10 @@ def top_patches(model: nn.Module, data: Any, layer: str, channel: int, k: int = 
     rows = rows_of(data, "data")
     _check(channel, k, len(rows))
     with unchanged(model) as seen:
+        if as_tokens(seen, rows) is not None:
+            raise ValueError(
+                "data must hold images, or other numbers to cut patches from; got tokens. Use activations."
+            )
         with torch.no_grad():
             parts = [
                 _largest(held(seen, x, [layer])[layer], layer, channel) for x in batches(seen, rows, "data", batch_size)
