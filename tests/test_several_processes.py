@@ -12,6 +12,7 @@ import probdl
 from probdl import files
 from probdl.loops.together import Together
 from probdl.models import VAE
+from probdl.processes import chosen_device
 
 SCRIPT = Path(__file__).with_name("several_processes.py")
 
@@ -88,3 +89,20 @@ def test_only_the_first_process_writes_a_file(monkeypatch, tmp_path):
     monkeypatch.setenv("RANK", "1")
     probdl.files.write(tmp_path / "x", {}, {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("device", "x", "gpu", "expected"),
+    [
+        ("cpu", torch.ones(1, device="meta"), True, "cpu"),
+        ("auto", torch.ones(1, device="meta"), True, "meta"),
+        ("auto", torch.ones(1), True, "cuda:1"),
+        ("auto", None, True, "cuda:1"),
+        ("auto", torch.ones(1), False, "cpu"),
+    ],
+)
+def test_auto_computes_where_the_data_are_or_on_the_gpu_of_this_process(device, x, gpu, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert chosen_device(device, x) == torch.device(expected)
