@@ -101,7 +101,7 @@ best = {
     "covers": ("least KL(p‖q) covers", torch.distributions.MultivariateNormal(torch.zeros(2, **double), whole)),
     "seeks": ("least KL(q‖p) seeks", torch.distributions.MultivariateNormal(means[0], scale_tril=root)),
 }
-# Both minima to three digits: the moments of p, and those of one component; plot_kl_directions.py finds them by descent.
+# Both minima to three digits: the moments of p, and those of one component. plot_kl_directions.py descends to them.
 for name, (title, q) in best.items():
     viz.density_contours(mixture, {"q": q}, panels[name])
     panels[name].set(title=title, xlim=(-4.5, 4.5), ylim=(-4.5, 4.5))
