@@ -108,6 +108,15 @@ def test_other_complaints_of_torchs_pass_as_they_are():
     refusal.raise_if_refused(_outside_a_module())
 
 
+def test_running_out_of_memory_is_no_matter_of_shapes():
+    """Torch's own class of error, raised by torch's own code."""
+    code = "def forward(module, x):\n    raise torch.OutOfMemoryError('out of memory. Tried to allocate a size')"
+    scope = {"torch": torch}
+    exec(compile(code, refusal.TORCH + "nn/functional.py", "exec"), scope)
+    with pytest.raises(torch.OutOfMemoryError):
+        viz.layers(Of(scope["forward"]), ROWS)
+
+
 def _outside_a_module():
     try:
         torch.ones(2) + torch.ones(3)

@@ -70,6 +70,21 @@ def small():
     )  # fmt: skip
 
 
+def test_the_trace_of_an_input_that_is_found_earlier_keeps_its_last_value():
+    class Uneven(nn.Module):
+        """A linear score, and one that takes longer."""
+
+        def forward(self, x):
+            return torch.stack([x.sum(1), x.sin().prod(1) - x.square().square().sum(1)], 1)
+
+    found = viz.synthesize(Uneven(), (3,), [0, 1], l2=0.5)
+    alone = [viz.synthesize(Uneven(), (3,), target, l2=0.5).trace for target in (0, 1)]
+    assert len(alone[0]) < len(alone[1]) == found.trace.shape[1]
+    assert torch.equal(found.trace[1], alone[1])
+    assert torch.equal(found.trace[0, : len(alone[0])], alone[0])
+    assert (found.trace[0, len(alone[0]) :] == alone[0][-1]).all()
+
+
 def digits_network(build=small):
     """Return a network of digits after two hundred steps, and its data."""
     images, labels = data.digits().images.double(), data.digits().labels
@@ -162,10 +177,13 @@ class Reader(nn.Module):
         return self.head(self.lstm(x)[0][:, -1])
 
 
-def test_sequences_and_one_score_without_a_target():
+def test_sequences_and_one_score_without_a_target(device):
     with seeded(0):
         model = Reader().double()
-    found = viz.synthesize(model, (5, 2), 1)
+    expected = viz.synthesize(model, (5, 2), 1).x
+    found = viz.synthesize(model.to(device), (5, 2), 1)
+    model, found = model.cpu(), viz.Synthesis(*(part.cpu() for part in vars(found).values()))
+    torch.testing.assert_close(found.x, expected, rtol=1e-4, atol=1e-4)
     assert found.x.shape == (5, 2)
     assert found.score > model(torch.zeros(1, 5, 2).double())[0, 1]
     single = nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)).double()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ def climbed(ascent: Ascent, start: Tensor, steps: int) -> Summit:
         before = trace[-1]
         x, values = _run(ascent, x, steps + 1 - len(trace))
         trace += values
-        if trace[-1] - before <= 1e-9 * (1 + abs(before)):
+        if not trace[-1] - before > 1e-9 * (1 + abs(before)):
             break
     score, slope = ascent.score_of(x)
     return Summit(x[0].to(ascent.dtype), score, trace, ascent.free_slope(x, slope - 2 * ascent.l2 * x))
@@ -114,7 +114,7 @@ def _run(ascent: Ascent, start: Tensor, steps: int) -> tuple[Tensor, list[float]
         value, slope = ascent.objective(torch.as_tensor(z, device=start.device).reshape(start.shape))
         return -value, -slope.flatten().cpu().numpy()
 
-    def note(*, intermediate_result: object) -> None:  # the name by which SciPy tells the kind of callback
+    def note(*, intermediate_result: Any) -> None:  # the name by which SciPy tells the kind of callback
         values.append(-float(intermediate_result.fun))
 
     found = minimize(

@@ -114,15 +114,14 @@ def randomization_check(method: Method, model: nn.Module, x: Any, *, draws: int 
     _check(method, draws, seed)
     with unchanged(model) as seen:
         inputs = as_input(seen, x)
-        original = copy.deepcopy(seen)
-        names = cascade(original, inputs)
+        names = cascade(seen, inputs)
         with seeded(seed, inputs.device):  # a method may draw, too
             seeds = torch.randint(2**62, (draws, len(names))).tolist()
-            wanted = ranks(method(copy.deepcopy(original), inputs.clone()), len(inputs))
+            wanted = ranks(method(copy.deepcopy(seen), inputs.clone()), len(inputs))
             _check_ranks(wanted)
-            found = [correlations(wanted, method, original, inputs, dict(zip(names, row))) for row in seeds]
-    rows = {name: torch.stack([each[name] for each in found]) for name in names}
-    return Randomization(rows, _notes(original, rows))
+            found = [correlations(wanted, method, seen, inputs, dict(zip(names, row))) for row in seeds]
+        rows = {name: torch.stack([each[name] for each in found]) for name in names}
+        return Randomization(rows, _notes(seen, rows))
 
 
 def _stderr(rows: Tensor) -> float:
