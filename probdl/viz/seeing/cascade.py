@@ -59,7 +59,8 @@ def layer_of(model: nn.Module, name: str) -> nn.Module:
 def _randomise(layer: nn.Module) -> None:
     """Draw a layer's parameters anew by its own initialisation; else permute their entries."""
     if initialises(layer):
-        layer.reset_parameters()
+        reset: Any = layer.reset_parameters
+        reset()
         return
     with torch.no_grad():
         for parameter in layer.parameters(recurse=False):
