@@ -72,6 +72,13 @@ for ax, (name, title) in zip(panels[1:], names.items()):
 plt.show()
 
 # %%
+# The filters of the second layer take all nine maps of the first: each is a row of nine tiles, whose correlations with
+# the maps are added.
+
+viz.filter_grid(viz.filters(model, "2"))
+plt.show()
+
+# %%
 # **The known answer beside ours.** The maps of the first layer are correlations with the filters, which SciPy computes
 # as well. (Pixels are sixteenths and weights were learned in float32, so that their sums are exact in float64.)
 

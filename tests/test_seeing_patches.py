@@ -340,6 +340,23 @@ def test_a_projection_of_a_net_without_overlap_is_the_filter_at_the_switches():
     torch.testing.assert_close(found.projection[0, 0], expected)
 
 
+class Reused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.near, self.far, self.relu = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.relu(self.far(self.relu(self.near(x))))
+
+
+def test_a_second_call_of_a_module_has_fields_and_projections_of_its_own():
+    model, x = seeded(Reused), random(6, 1, 9, 9)
+    for name, side in {"relu": 3, "relu#1": 5}.items():
+        found = viz.top_patches(model, x, name, 1, k=3)
+        assert found.projection.shape == found.image.shape == (3, 1, side, side)
+        assert torch.equal(found.box, torch.cat([found.position, found.position + side], 1)[:, [0, 2, 1, 3]])
+
+
 def test_without_a_relu_there_are_no_projections_and_a_note_says_so():
     for model, name in ((seeded(network), "0"), (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh()).double(), "1")):
         found = viz.top_patches(model, random(5, 1, 9, 9), name, 0, k=2)
@@ -383,11 +400,14 @@ def test_units_without_a_map_see_the_whole_image_and_sequences_have_two_ends():
     starts = found.position[:, 0]
     expected = torch.stack([(starts - 1).clamp(min=0), (starts + 6).clamp(max=15)], 1)
     assert torch.equal(found.box, expected)
+    np.testing.assert_array_equal(found.plot().images[0].get_array(), found.image[0])  # channels by time
     vectors = seeded(lambda: nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
     x = random(20, 4)
     found = viz.top_patches(vectors, x, "1", 2, k=3)
     assert (found.box.shape, found.position.shape) == ((3, 0), (3, 0))
     assert torch.equal(found.image, x[found.index])
+    with pytest.raises(ValueError, match=r"images must have shape .*got \(3, 4\)"):
+        found.plot()
 
 
 class Watchful(nn.Module):

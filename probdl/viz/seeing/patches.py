@@ -53,7 +53,8 @@ class Patches:
             ax: where to draw; None makes a figure.
 
         Raises:
-            ValueError: if patches are no images of one or three channels.
+            ValueError: if patches are no images of one or three channels, and no sequences, which are drawn with a row
+                for each channel; or if ``columns`` is no positive integer.
         """
         from probdl.viz.sheets import sheet
 
