@@ -44,7 +44,9 @@ def transport_plan(x: Any, y: Any, plan: Any, ax: Axes | None = None, *, share: 
     found = _draw_lines(ax, a, b, mass, share)
     for points, sums, tint, name in ((a, mass.sum(1), LINES[0], "from"), (b, mass.sum(0), LINES[1], "to")):
         size = SIZE * sums / sums.mean()
-        ax.scatter(*points.T, s=size, color=tint, edgecolors="white", linewidths=0.5, label=name, zorder=3)
+        ax.scatter(
+            points[:, 0], points[:, 1], s=size, color=tint, edgecolors="white", linewidths=0.5, label=name, zorder=3
+        )
     ax.set_xlabel(f"lines above {share:.3g} of the largest: {100 * found:.4g} % of the mass", fontsize="small")
     ax.legend(frameon=False, fontsize="small")
     ax.set_aspect("equal", adjustable="datalim")
