@@ -7,7 +7,7 @@ come out as edges, and so, to everyone's surprise, did the solution of another p
 label is used. It describes each patch x of a photograph by a sum of few filters out of many,
 
 .. math:: x \approx D a, \qquad
-          \min_{D, a} \sum_i \tfrac{1}{2} \|x_i - D a_i\|^2 + \lambda \|a_i\|_1 \quad \text{with } \|d_j\| = 1 .
+          \min_{D, a} \sum_i \tfrac{1}{2} \|x_i - D a_i\|^2 + \lambda \|a_i\|_1 \quad \text{with } \|d_j\| \le 1 .
 
 The penalty is the negative logarithm of a Laplace density: sparse coding is a factor model whose factors are
 independent and have heavy tails. Principal components, the factors under a Normal law, are waves that cover the whole

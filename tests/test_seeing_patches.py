@@ -676,6 +676,7 @@ X = random(5, 1, 9, 9)
         (lambda: viz.nearest(MODEL, X, X * torch.nan), ValueError, "data must be finite"),
         (lambda: viz.nearest(MODEL, X, X, "99"), ValueError, "layer must be one of '0'"),
         (lambda: viz.nearest(nn.ReLU(), X, X), ValueError, "runs no linear or convolutional module. Pass layer="),
+        (lambda: viz.nearest(Nothing(), 0 * X, X, "output"), ValueError, "layer must hold numbers to be compared"),
         (lambda: viz.nearest(MODEL, X, X, batch_size=-1), ValueError, "batch_size must be a positive integer"),
         (lambda: viz.nearest(torch.compile(MODEL, backend="eager"), X, X), ValueError, "is compiled: pass the model"),
         (lambda: viz.top_patches(torch.compile(MODEL, backend="eager"), X, "0", 0, k=1), ValueError, "is compiled"),

@@ -103,6 +103,7 @@ IMAGES = data.digits().images[:9]
         (lambda: viz.sparse_filters(IMAGES, n_patches=True), ValueError, "n_patches must be a positive integer"),
         (lambda: viz.sparse_filters(IMAGES, 50, n_patches=20), ValueError, "n_patches must be at least n_filters, 50"),
         (lambda: viz.sparse_filters(IMAGES, penalty=0.0), ValueError, "penalty must be positive and finite; got 0.0"),
+        (lambda: viz.sparse_filters(IMAGES, penalty=50.0), ValueError, "let some patch .* 50.0 is too large"),
         (lambda: viz.sparse_filters(IMAGES, penalty=float("nan")), ValueError, "penalty must be positive"),
     ],
 )  # fmt: skip

@@ -39,7 +39,7 @@ def nearest(
     Raises:
         TypeError: if ``model`` is no module, or ``query`` or ``data`` do not hold numbers.
         ValueError: if sizes differ, k is out of range, there is no such layer (or, for None, no linear or convolutional
-            module), for empty or infinite inputs, or a compiled or scripted model.
+            module) or it holds NaN, for empty or infinite inputs, or a compiled or scripted model.
 
     Reference:
         Krizhevsky, Sutskever & Hinton (2012), ImageNet classification with deep convolutional neural networks.
@@ -69,6 +69,8 @@ def _nearest(asked: Tensor, parts: Iterator[Tensor], k: int) -> tuple[Tensor, Te
         new = torch.arange(start, start + len(part), device=asked.device).expand(len(asked), -1)
         # not by |a|² + |b|² - 2ab, which loses half of the digits where rows are close
         gap = torch.cdist(asked, part, compute_mode="donot_use_mm_for_euclid_dist")
+        if bool(torch.isnan(gap).any()):
+            raise ValueError("layer must hold numbers to be compared; distances are NaN. Look at activations.")
         distance, order = torch.cat([distance, gap], 1).sort(dim=1, stable=True)
         index = torch.cat([index, new], 1).gather(1, order)[:, :k]
         distance, start = distance[:, :k], start + len(part)

@@ -31,7 +31,7 @@ def sparse_filters(
     From patches x that are drawn at random places, less their means,
 
     .. math:: \min_{D, a} \sum_i \tfrac{1}{2} \|x_i - D a_i\|^2 + \lambda \sqrt{d} \, \|a_i\|_1
-              \quad \text{with } \|d_j\| = 1
+              \quad \text{with } \|d_j\| \le 1
 
     is learned by scikit-learn's ``MiniBatchDictionaryLearning``; d is the number of values in a patch. Neighbouring
     pixels of an image are alike, and most of the squares is in slow waves; patches are therefore whitened first,
@@ -55,7 +55,8 @@ def sparse_filters(
     Raises:
         TypeError: if ``images`` does not hold numbers.
         ValueError: for other shapes, NaN or infinities, images that are constant or smaller than the window, counts
-            that are no positive integers, fewer patches than filters, or a ``penalty`` that is not positive.
+            that are no positive integers, fewer patches than filters, or a ``penalty`` that is not positive or leaves
+            nothing of the codes.
 
     Reference:
         Olshausen & Field (1996), Emergence of simple-cell receptive field properties by learning a sparse code for
@@ -80,7 +81,9 @@ def sparse_filters(
     )  # fmt: skip
     with warnings.catch_warnings(), _global_generator_put_back():
         warnings.simplefilter("ignore", ConvergenceWarning)  # of single patches, whose error the next steps outweigh
-        atoms = learner.fit(x / x.std()).components_
+        atoms = learner.fit(x := x / x.std()).components_
+    if np.abs(x @ atoms.T).max() <= weight:  # then all codes are zero, and the filters are where they began
+        raise ValueError(f"penalty must let some patch take some filter; {penalty!r} is too large. The default is 0.3.")
     atoms = torch.from_numpy(atoms).reshape(n_filters, stack.shape[1], *sides)
     return atoms / atoms.flatten(1).norm(dim=1)[:, None, None, None]
 
