@@ -66,6 +66,8 @@ def test_a_model_walks_from_reconstruction_to_reconstruction(make):
     images = data.digits().images[:40].float()
     model = make().fit(images, steps=3, progress=False)
     z = model.encode(images[:2])
+    plane = np.asarray(viz.latent_manifold(model, side=1).images[0].get_array())
+    np.testing.assert_allclose(plane, model.decode([[0.0, 0.0]])[0, 0], rtol=1e-4, atol=1e-5)
     drawn = np.asarray(viz.interpolation(model, z[0], z[1], steps=4).images[0].get_array())
     ends = model.reconstruct(images[:2])
     np.testing.assert_allclose(drawn[:, :8], ends[0, 0], rtol=1e-4, atol=1e-5)
@@ -82,6 +84,7 @@ def test_a_model_walks_from_reconstruction_to_reconstruction(make):
         (lambda: viz.interpolation(images_of, [-1.0], [1.0], path="spherical"), ValueError, "not 0 and not opposite"),
         (lambda: viz.interpolation(images_of, [math.nan], [1.0]), ValueError, "start must be finite"),
         (lambda: viz.interpolation(images_of, ["a"], [1.0]), TypeError, "start must hold numbers"),
+        (lambda: viz.latent_manifold(3), TypeError, "decode must be a function of codes.*got int"),
         (lambda: viz.interpolation(3, [0.0], [1.0]), TypeError, "decode must be a function of codes.*got int"),
         (lambda: viz.interpolation(lambda z: z, [0.0], [1.0]), ValueError, r"each of the 9 codes; got shape \(9, 1\)"),
         (lambda: viz.interpolation(lambda z: z[:2, None], [0.0], [1.0]), ValueError, "got shape \\(2, 1, 1\\)"),

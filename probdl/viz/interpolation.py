@@ -97,12 +97,17 @@ def _spherical(a: Tensor, b: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(parallel, 1 - t, first), torch.where(parallel, t, last)
 
 
-def _decoded(decode: Any, codes: Tensor) -> Tensor:
+def decoder_of(decode: Any) -> Callable[[Tensor], Any]:
+    """Return a function of codes: itself, or the method ``decode`` of a model."""
     maps = getattr(decode, "decode", decode)
     if not callable(maps):
         raise TypeError(f"decode must be a function of codes, or a model with decode; got {type(decode).__name__}.")
+    return maps
+
+
+def _decoded(decode: Any, codes: Tensor) -> Tensor:
     with torch.no_grad():
-        images = torch.as_tensor(maps(codes))
+        images = torch.as_tensor(decoder_of(decode)(codes))
     if images.ndim < 3 or len(images) != len(codes):
         raise ValueError(
             f"decode must return an image, (h, w) or (c, h, w), for each of the {len(codes)} codes; "

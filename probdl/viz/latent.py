@@ -11,6 +11,7 @@ from torch import Tensor
 
 from probdl.access import tensor
 from probdl.viz.images import sample_grid
+from probdl.viz.interpolation import decoder_of
 from probdl.viz.style import CLASSES, LINES, axes, colour, tidy
 
 if TYPE_CHECKING:
@@ -90,11 +91,12 @@ def _scatter_class(ax: Any, z: np.ndarray, name: str, tint: Any) -> None:
     ax.text(*np.median(z, axis=0), name, weight="bold", ha="center", va="center", path_effects=halo)
 
 
-def latent_manifold(decode: Callable[[Tensor], Tensor], side: int = 15, ax: Axes | None = None) -> Axes:
+def latent_manifold(decode: Callable[[Tensor], Tensor] | Any, side: int = 15, ax: Axes | None = None) -> Axes:
     """Draw what a decoder makes of a two-dimensional latent plane, at quantiles of the standard normal prior.
 
     Args:
-        decode: maps codes of shape (m, 2), float32, to images of shape (m, h, w) or (m, c, h, w).
+        decode: maps codes of shape (m, 2), float32, to images of shape (m, h, w) or (m, c, h, w); or a model with such
+            a method ``decode``.
         side: the number of images along each axis, at the quantiles 1/(2 side), 3/(2 side), … of the prior.
         ax: where to draw; None makes a figure.
 
@@ -113,7 +115,7 @@ def latent_manifold(decode: Callable[[Tensor], Tensor], side: int = 15, ax: Axes
     quantiles = torch.special.ndtri((torch.arange(side) + 0.5) / side)
     z1, z0 = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")  # large z[1] on top
     with torch.no_grad():
-        images = decode(torch.stack([z0.reshape(-1), z1.reshape(-1)], 1))
+        images = decoder_of(decode)(torch.stack([z0.reshape(-1), z1.reshape(-1)], 1))
     if len(images) != side * side:
         raise ValueError(f"decode must return one image for each of the {side * side} codes; got {len(images)}.")
     ax = sample_grid(images, columns=side, ax=ax)
