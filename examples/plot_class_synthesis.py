@@ -81,7 +81,7 @@ plt.show()
 
 # %%
 # Do they convince? The largest score that any of the 1,797 digits reaches in each class, and that of the image made for
-# it. Within the range of pixels of the data it is higher by a third to nine tenths; without that restraint seven times
+# it. Within the range of pixels of the data it is higher by a third to nine tenths; without that restraint six times
 # as high or more. A score is no measure of how typical an image is.
 
 with torch.no_grad():

@@ -65,7 +65,8 @@ wanted = (y + 1) % 10  # each digit is to be taken for the next: 0 for 1, ..., 9
 # %%
 # All of them are fooled. The length of the change, in units of one pixel from black to white, beside two yardsticks:
 # the image's own length, and the distance to the nearest digit of the wanted class among the training data. The mean
-# over 20 digits, ± its standard error; and the same length spent on noise, which changes nothing.
+# over 20 digits, ± its standard error; and the same length spent on noise, which changes next to
+# nothing.
 
 found = {name: viz.adversarial(model, x, wanted) for name, model in models.items()}
 target_digits = [images[train][labels[train] == int(c)] for c in wanted]

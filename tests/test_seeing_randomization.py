@@ -289,6 +289,11 @@ def test_the_table_and_the_picture_hold_the_numbers():
     assert [text.get_text() for text in ax.get_xticklabels()] == list(found)
     assert first.lines[0].get_color() != second.lines[0].get_color()
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["gradient", "edges"]
+    alone = viz.randomization_check(gradient, model, x[:1]).plot()
+    np.testing.assert_allclose(np.ptp(alone.containers[0].lines[2][0].get_segments(), axis=1)[:, 1], 0)
+    assert {label.get_rotation() for label in alone.get_xticklabels()} == {0}
+    many = Randomization({f"blocks.{i}.linear": torch.rand(2, 3) for i in range(12)}, ()).plot()
+    assert {label.get_rotation() for label in many.get_xticklabels()} == {90}
     plt.close("all")
 
 

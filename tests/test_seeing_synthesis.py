@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from probdl import ConvergenceWarning, data, viz
 from probdl.nn.seeding import seeded
@@ -250,6 +251,12 @@ def test_a_model_is_left_as_it_was_also_after_an_exception(fails, asked):
     assert all(p.grad is None for name, p in model.named_parameters() if name != "head.bias")
 
 
+def test_a_compiled_model_has_scores_as_any_other():
+    model = linear()
+    found = viz.synthesize(torch.compile(model, backend="eager"), (6,), 1)
+    torch.testing.assert_close(found.x, model[1].weight[1].detach() / 0.02)
+
+
 def test_too_few_steps_are_warned_of(digits):
     with pytest.warns(ConvergenceWarning, match=r"The last 1 of 3 steps still brought \d+\.\d% of the rise") as record:
         found = viz.synthesize(digits[0], (1, 8, 8), 3, steps=3)
@@ -303,6 +310,16 @@ MODEL = linear()
         (lambda: viz.synthesize(Of(lambda x: x.exp()), (2,), 1), ValueError, "the score must be finite"),
         (lambda: viz.synthesize(Of(lambda x: x.detach()), (6,), 1), ValueError, "the score must depend on x"),
         (lambda: viz.synthesize(Of(lambda x: 0 * x), (6,), 1), ValueError, "its derivative is zero at noise"),
+        (
+            lambda: viz.synthesize(torch.compile(MODEL, backend="eager"), (6,), layer="1", unit=0),
+            ValueError,
+            "is compiled: pass the model as it was",
+        ),
+        (
+            lambda: viz.synthesize(Of(lambda x: checkpoint(MODEL, x, use_reentrant=True)), (6,), 1),
+            ValueError,
+            "reentrant checkpoint: use torch.utils.checkpoint with use_reentrant=False",
+        ),
         (lambda: viz.synthesize(nn.Conv2d(1, 2, 3), (1, 5, 5), 1), ValueError, "model must return scores of shape"),
     ],
 )  # fmt: skip

@@ -58,7 +58,8 @@ class Randomization(dict[str, float]):
         heights = 2 * np.nan_to_num(list(self.stderr.values()))
         lines = sum(hasattr(each, "has_yerr") for each in ax.containers)
         ax.errorbar(places, values, heights, marker="o", color=LINES[lines % len(LINES)], label=label)
-        ax.set_xticks(places, list(self))
+        crowded = sum(map(len, self)) > 48
+        ax.set_xticks(places, list(self), rotation=90 if crowded else 0)
         ax.set_xlabel("randomised from the top down to")
         ax.set_ylabel("rank correlation with the trained model's")
         if label is not None:
