@@ -43,7 +43,7 @@ left.set_title("Means of q(z | x) of held-out digits")
 
 
 def decode(z):
-    return vae.units.outward(vae.decoder(z).mean).clamp(0, 1).float()
+    return vae.decode(z).clamp(0, 1)
 
 
 viz.latent_manifold(decode, 13, right)
@@ -60,19 +60,13 @@ def first(label):
     return images[held[np.flatnonzero(labels[held] == label)[0]]][None]
 
 
-steps = torch.linspace(0, 1, 9)[:, None]
-panels, names = [], []
-for a, b in ((0, 1), (4, 7)):
-    start, end = vae.encode(first(a)), vae.encode(first(b))
-    with torch.no_grad():
-        panels.append(decode(start + steps * (end - start)))
-    panels.append((first(a) + steps[:, :, None, None] * (first(b) - first(a))).float())
-    names += [f"{a} to {b} by z", "by pixels"]
-panels.append(vae.sample(9, seed=3).clamp(0, 1))
-figure, ax = plt.subplots(figsize=(9, 5.2), layout="constrained")
-viz.sample_grid(torch.cat(panels), columns=9, ax=ax)
-ax.set_yticks([3.5 + 9 * k for k in range(5)], [*names, "draws"])
-ax.tick_params(axis="y", length=0)
+start, end = torch.cat([first(0), first(4)]), torch.cat([first(1), first(7)])
+t = torch.linspace(0, 1, 9)[:, None, None, None]
+fades = torch.cat([a + t * (b - a) for a, b in zip(start, end)])
+figure, panels = plt.subplots(3, 1, figsize=(8, 6.4), layout="constrained", height_ratios=[2, 2, 1])
+viz.interpolation(decode, vae.encode(start), vae.encode(end), ax=panels[0]).set_ylabel("by codes")
+viz.sample_grid(fades, columns=9, ax=panels[1]).set_ylabel("by pixels")
+viz.sample_grid(vae.sample(9, seed=3).clamp(0, 1), columns=9, ax=panels[2]).set_ylabel("draws")
 plt.show()
 
 # %%
