@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_seeing_maps import Convolutions
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -134,6 +135,17 @@ def test_the_ascent_reaches_what_a_long_descent_by_adam_reaches(digits):
         optimiser.step()
         schedule.step()
     assert found.trace[-1] > 0.98 * objective.detach()
+
+
+@pytest.mark.filterwarnings("ignore:The last")
+@pytest.mark.parametrize("spelling", ["functional", "in place", "reused"])
+def test_it_does_not_matter_how_a_relu_is_written(spelling):
+    with seeded(0):
+        model, other = Convolutions().double(), Convolutions(spelling).double()
+    other.load_state_dict(model.state_dict())
+    first, second = (viz.synthesize(each, (3, 13, 13), 2, l2=1e-3, steps=20) for each in (model, other))
+    assert first.x.abs().max() > 0.1
+    assert torch.equal(first.x, second.x)
 
 
 def test_a_larger_penalty_gives_a_smaller_image(digits):
