@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from probdl import data, viz
+from probdl import ConvergenceWarning, data, viz
 from probdl.viz.seeing.sparse import patches, whitened
 
 SIDE, N = 6, 3000
@@ -82,6 +82,12 @@ def test_the_same_seed_gives_the_same_filters_and_no_global_generator_moves():
     assert found[0].shape == (8, 1, 5, 4)
     assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(np.random.get_state()[1], numpys)
+
+
+def test_codes_that_are_not_found_to_the_end_are_a_warning():
+    with pytest.warns(ConvergenceWarning, match="codes of some patches were not found to the end") as record:
+        viz.sparse_filters(data.digits().images, 60, window=5, n_patches=1000, penalty=0.05)
+    assert [warning.filename for warning in record] == [__file__]
 
 
 IMAGES = data.digits().images[:9]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from probdl.access import tensor
+from probdl.errors import ConvergenceWarning
 
 PASSES = 5  # over the patches
 NOISE = 0.01  # of the mean variance: directions with less are damped and not blown up when patches are whitened
@@ -50,7 +51,8 @@ def sparse_filters(
 
     Returns:
         Filters of shape (n_filters, c, height, width) and length 1, as :func:`filters` returns those of a network. The
-        problem is not convex: another seed gives others, and the sign of a filter means nothing.
+        problem is not convex: another seed gives others, and the sign of a filter means nothing. Where the penalty is
+        so small that codes are not found to the end there is a ``ConvergenceWarning``.
 
     Raises:
         TypeError: if ``images`` does not hold numbers.
@@ -67,25 +69,38 @@ def sparse_filters(
         >>> sparse_filters(data.digits().images, n_filters=9, window=5, n_patches=500).shape
         torch.Size([9, 1, 5, 5])
     """
-    from sklearn.decomposition import MiniBatchDictionaryLearning
-    from sklearn.exceptions import ConvergenceWarning
-
     stack = _as_images(images)
     sides = _checked(stack, n_filters, window, n_patches, penalty)
     x = patches(stack, sides, n_patches, np.random.default_rng(seed))
     x = whitened(x) if whiten else x
-    weight = penalty * x.shape[1] ** 0.5
+    x, weight = x / x.std(), penalty * x.shape[1] ** 0.5
+    atoms = _dictionary(x, n_filters, weight, seed)
+    if np.abs(x @ atoms.T).max() <= weight:  # then all codes are zero, and the filters are where they began
+        raise ValueError(f"penalty must let some patch take some filter; {penalty!r} is too large. The default is 0.3.")
+    filters = torch.from_numpy(atoms).reshape(n_filters, stack.shape[1], *sides)
+    return filters / filters.flatten(1).norm(dim=1)[:, None, None, None]
+
+
+def _dictionary(x: np.ndarray, n_filters: int, weight: float, seed: int) -> np.ndarray:
+    """Return what scikit-learn finds, (n_filters, d), with one warning in the place of its many."""
+    from sklearn.decomposition import MiniBatchDictionaryLearning
+    from sklearn.exceptions import ConvergenceWarning as Unfinished
+
     learner = MiniBatchDictionaryLearning(
         n_filters, alpha=weight, batch_size=256, max_iter=PASSES, tol=0.0, max_no_improvement=None,
         fit_algorithm="cd", random_state=seed,
     )  # fmt: skip
-    with warnings.catch_warnings(), _global_generator_put_back():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of single patches, whose error the next steps outweigh
-        atoms = learner.fit(x := x / x.std()).components_
-    if np.abs(x @ atoms.T).max() <= weight:  # then all codes are zero, and the filters are where they began
-        raise ValueError(f"penalty must let some patch take some filter; {penalty!r} is too large. The default is 0.3.")
-    atoms = torch.from_numpy(atoms).reshape(n_filters, stack.shape[1], *sides)
-    return atoms / atoms.flatten(1).norm(dim=1)[:, None, None, None]
+    with warnings.catch_warnings(record=True) as caught, _global_generator_put_back():
+        warnings.simplefilter("always", Unfinished)
+        learner.fit(x)
+    if any(issubclass(warning.category, Unfinished) for warning in caught):
+        message = "The codes of some patches were not found to the end: filters are imprecise. Raise penalty to help."
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    for warning in caught:
+        if not issubclass(warning.category, Unfinished):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    atoms: np.ndarray = learner.components_
+    return atoms
 
 
 def patches(stack: np.ndarray, sides: tuple[int, int], n: int, generator: np.random.Generator) -> np.ndarray:
