@@ -34,7 +34,8 @@ def nearest(
 
     Returns:
         The distances and the rows of ``data``, both (m, k), the nearest first; of equal ones the first in the data. A
-        query that is in the data is its own neighbour, at distance 0.
+        query that is in the data is its own neighbour, at distance 0 up to the rounding of the network, which in
+        batches of other sizes may differ in the last digit.
 
     Raises:
         TypeError: if ``model`` is no module, or ``query`` or ``data`` do not hold numbers.
