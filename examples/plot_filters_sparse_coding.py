@@ -83,7 +83,7 @@ def network():
 
 untrained, model = network(), network()
 optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-for _ in range(400):
+for _ in range(350):
     x, y = windows(64, LEFT)
     optimiser.zero_grad()
     F.cross_entropy(model(x), y).backward()
