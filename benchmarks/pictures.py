@@ -28,8 +28,8 @@ from torch import nn
 
 from probdl.nn import seeded
 from probdl.viz import guided_backprop, occlusion, saliency, tsne
-from probdl.viz.affinities import affinities
-from probdl.viz.similarity import Divergence
+from probdl.viz.embeddings.affinities import affinities
+from probdl.viz.embeddings.similarity import Divergence
 
 PERPLEXITY = 30
 

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from probdl import data, viz
 from probdl.nn.seeding import seeded
-from probdl.viz.affinities import affinities
-from probdl.viz.similarity import Divergence
+from probdl.viz.embeddings.affinities import affinities
+from probdl.viz.embeddings.similarity import Divergence
 
 images, labels = data.digits().images.float(), data.digits().labels
 order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))

@@ -16,9 +16,9 @@ from scipy.stats import entropy
 from torch.distributions import Categorical
 
 from probdl import data, divergences, viz
-from probdl.viz.affinities import Neighbourhoods, affinities
-from probdl.viz.similarity import Divergence
-from probdl.viz.tsne import _descend, _start
+from probdl.viz.embeddings.affinities import Neighbourhoods, affinities
+from probdl.viz.embeddings.similarity import Divergence
+from probdl.viz.embeddings.tsne import _descend, _start
 
 
 def rows(n, d=5, seed=0):
@@ -285,7 +285,7 @@ def test_images_are_flattened_and_float32_is_computed_in_float64(device):
 @pytest.fixture
 def many(monkeypatch):
     """Make 100 rows so many that their pairs are not held."""
-    module = importlib.import_module("probdl.viz.tsne")  # probdl.viz.tsne is the function
+    module = importlib.import_module("probdl.viz.embeddings.tsne")
     monkeypatch.setattr(module, "MANY", 100)
 
 
@@ -342,7 +342,7 @@ def test_opentsne_s_picture_is_the_same_at_each_call(many):
 
 
 def test_where_opentsne_is_missing_the_error_says_what_to_do(many, monkeypatch):
-    monkeypatch.setattr("probdl.viz.many_rows.find_spec", lambda name: None)
+    monkeypatch.setattr("probdl.viz.embeddings.many_rows.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'more than 100 rows .* got 101 rows. Run pip install "probdl\[tsne\]", or'):
         viz.tsne(rows(101), perplexity=10)
 

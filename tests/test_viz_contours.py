@@ -23,7 +23,7 @@ from torch.distributions import (
 )
 
 from probdl import Draws, LogDensity, viz
-from probdl.viz.regions import surface
+from probdl.viz.posteriors.regions import surface
 
 DOUBLE = {"dtype": torch.float64}
 MASSES = (0.5, 0.9)

@@ -13,7 +13,7 @@ from torch.distributions import MultivariateNormal
 
 from probdl import viz
 from probdl.inference import NUTS, fit
-from probdl.viz.regions import surface
+from probdl.viz.posteriors.regions import surface
 
 
 @pytest.fixture(autouse=True)

@@ -136,7 +136,7 @@ def _draw(table: pd.DataFrame, ax: Axes) -> Axes:
 
 def _draw_references(table: pd.DataFrame, ax: Axes) -> None:
     """Draw below each estimate its same-distribution reference ± 2 sd, where there is one."""
-    from probdl.viz.posteriors import legend_above
+    from probdl.viz.posteriors.intervals import legend_above
     from probdl.viz.style import colour
 
     there = table["reference"].notna().to_numpy()

@@ -13,9 +13,9 @@ from probdl.access import tensor
 from probdl.errors import ConvergenceError
 from probdl.processes import chosen_device
 from probdl.threads import one_thread
-from probdl.viz.affinities import Neighbourhoods, affinities
-from probdl.viz.many_rows import METHODS, check_installed, moved
-from probdl.viz.similarity import Divergence
+from probdl.viz.embeddings.affinities import Neighbourhoods, affinities
+from probdl.viz.embeddings.many_rows import METHODS, check_installed, moved
+from probdl.viz.embeddings.similarity import Divergence
 
 MANY = 10_000  # rows above which pairs are no longer held
 EVERY = 10  # iterations between two entries of the trace

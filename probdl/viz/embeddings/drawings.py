@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from probdl.viz.embeddings.tsne import TSNE
 from probdl.viz.latent import latent_plane
 from probdl.viz.style import axes
-from probdl.viz.tsne import TSNE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

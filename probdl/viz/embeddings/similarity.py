@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from probdl.viz.affinities import Neighbourhoods
+from probdl.viz.embeddings.affinities import Neighbourhoods
 
 TILE, TILE_GPU = 256, 4096  # a tile of 0.5 MB stays in the processor's cache; on a GPU launches cost more
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probdl.viz.regions import Surface, surface
+from probdl.viz.posteriors.regions import Surface, surface
 from probdl.viz.style import STYLES, axes, colour, tidy
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probdl.access import tensor
-from probdl.viz.posteriors import panels_for
+from probdl.viz.posteriors.intervals import panels_for
 from probdl.viz.style import FAINT, MUTED, colour, tidy
 
 if TYPE_CHECKING:

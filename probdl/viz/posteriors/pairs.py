@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from probdl.access import tensor
-from probdl.viz.contours import MARGIN, MASSES, draw_regions, in_words, show_also, shown
-from probdl.viz.posteriors import checked_curve, draw_density
-from probdl.viz.regions import Surface, check_masses, surface
+from probdl.viz.posteriors.contours import MARGIN, MASSES, draw_regions, in_words, show_also, shown
+from probdl.viz.posteriors.intervals import checked_curve, draw_density
+from probdl.viz.posteriors.regions import Surface, check_masses, surface
+from probdl.viz.posteriors.triangle import triangle_for
 from probdl.viz.style import MUTED, STYLES, colour
-from probdl.viz.triangle import triangle_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

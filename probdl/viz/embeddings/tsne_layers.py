@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from probdl.viz.embeddings.tsne import TSNE, check_arguments, tsne
 from probdl.viz.seeing import layers as of_layers
 from probdl.viz.seeing.unchanged import as_input
-from probdl.viz.tsne import TSNE, check_arguments, tsne
 
 INPUT = "input"  # the name of what goes in
 

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from probdl.access import Draws, LogDensity, hold
 from probdl.divergences.dispatch import single
 from probdl.divergences.distributions import dimension, double, draw, is_discrete, log_density
-from probdl.viz.smoothing import of_draws
+from probdl.viz.posteriors.smoothing import of_draws
 
 SIDE = 250  # points along each axis of a grid
 SPREAD = 2000  # draws that say where a distribution lies
