@@ -70,6 +70,31 @@ def test_integers_go_into_an_embedding_as_integers_and_into_other_layers_as_numb
         assert viz.activations(Reused(), pixels, "conv")["conv"].dtype == torch.float32
 
 
+class Packed(nn.Module):
+    def __init__(self, pack):
+        super().__init__()
+        self.pack, self.linear = pack, nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.pack(self.linear(x))
+
+
+@pytest.mark.parametrize(
+    "pack", [lambda y: (None, y, -y), lambda y: [y, -y], lambda y: {"loss": None, "logits": y}, lambda y: ((-y,), y)]
+)
+def test_of_several_outputs_the_first_tensor_counts(pack):
+    model, x = Packed(pack), torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    assert viz.layers(model, x) == {"linear": (4, 3), "output": (4, 3)}
+    assert torch.equal(viz.activations(model, x, "output")["output"], model.linear(x))
+
+
+def test_a_module_named_output_keeps_its_name():
+    model = nn.Sequential()
+    model.add_module("output", nn.Linear(2, 3))
+    model.add_module("softmax", nn.Softmax(1))
+    assert list(viz.layers(model, torch.ones(1, 2))) == ["output", "softmax", "output#1"]
+
+
 def test_filters_are_a_copy_of_the_weights():
     model = Reused()
     found = viz.filters(model, "conv")

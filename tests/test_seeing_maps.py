@@ -3,6 +3,7 @@
 import copy
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -238,6 +239,14 @@ def test_each_row_may_ask_for_a_unit_of_its_own():
     together = viz.deconvnet(model, x, "relu2", units)
     for i, unit in enumerate(units):
         assert torch.allclose(together[i], viz.deconvnet(model, x[i : i + 1], "relu2", tuple(unit.tolist()))[0])
+
+
+def test_indices_of_numpys_are_those_of_tensors():
+    rows = torch.tensor([3, 0, 1, 2])
+    for function in (viz.channel_gradient, viz.deconvnet):
+        ours = function(MODEL, images(), "fc1", rows)
+        assert torch.equal(function(MODEL, images(), "fc1", rows.numpy()), ours)
+        assert torch.equal(function(MODEL, images(), "fc1", rows.numpy()[0]), function(MODEL, images(), "fc1", 3))
 
 
 def test_a_projection_of_a_unit_stays_in_its_receptive_field():
@@ -503,6 +512,7 @@ MODEL = seeded(Convolutions)
         (lambda: viz.deconvnet(MODEL, images(), "relu1", 1), ValueError, r"unit must be 3 integers within \(6, 6, 6\)"),
         (lambda: viz.deconvnet(MODEL, images(), "fc1", torch.tensor([0, 1])), ValueError, "for each of the 4 rows"),
         (lambda: viz.deconvnet(MODEL, images(), "fc1", torch.ones(4)), TypeError, "unit must hold integers"),
+        (lambda: viz.deconvnet(MODEL, images(), "fc1", np.ones(4)), TypeError, "unit must hold integers"),
         (lambda: viz.deconvnet(MODEL, images(), "relu1", (6, 0, 0)), ValueError, r"below \(6, 6, 6\)"),
         (lambda: viz.deconvnet(MODEL, images(), "relu1", (0, 0, -1)), ValueError, r"below \(6, 6, 6\)"),
         (lambda: viz.deconvnet(MODEL, images(), "relu1", (0, 0, 0.5)), TypeError, "unit must be an integer"),

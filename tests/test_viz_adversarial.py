@@ -275,9 +275,49 @@ def test_under_no_grad_and_without_a_word_it_gives_the_same():
     assert torch.equal(outside.x, inside.x)
 
 
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("scaled", [lambda x: (x - 0.1307) / 0.3081, lambda x: 0.7 + 0.2 * x])
+def test_bounds_hold_in_the_dtype_of_the_model(order, scaled):
+    """In float32 (0 - mean) / sd is below the same in float64, and 0.7 below 0.7: that is rounding, and no mistake."""
+    model = built(lambda: nn.Linear(6, 2), 0)
+    x, (low, high) = scaled(torch.tensor([[0.0, 1.0, 0.0, 1.0, 0.5, 0.25]])), (scaled(0.0), scaled(1.0))
+    target = model(x).argmin(1)
+    found = viz.adversarial(model, x, target, order, (low, high))
+    least, most = (float(torch.tensor(bound, dtype=torch.float32)) for bound in (low, high))
+    assert least <= float(found.x.min())
+    assert float(found.x.max()) <= most
+    torch.testing.assert_close(found.r, found.x - x, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="x must be within bounds"):
+        viz.adversarial(model, x, target, order, (low + 1e-5, high))
+    with pytest.raises(ValueError, match="x must be within bounds"):
+        viz.adversarial(model, x, target, order, (low, high - 1e-5))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_scores_without_a_derivative_are_an_error(frozen):
+    class Detached(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    model, x = built(lambda: Detached(4, 2), 0).double().requires_grad_(not frozen), inputs(1, 4)
+    with pytest.raises(ValueError, match="the score must depend on x"):
+        viz.adversarial(model, x, model(x).argmin(1), bounds=None)
+
+
+def test_probabilities_that_saturate_are_reported_as_a_failure():
+    model = nn.Sequential(built(lambda: nn.Linear(4, 2), 0), nn.Softmax(1)).double()
+    model[0].weight.data.mul_(1e5)
+    x = inputs(2, 4)
+    target = model(x).argmin(1)
+    assert not viz.adversarial(model, x, target, bounds=None).success.any()
+    assert viz.adversarial(model[0], x, target, bounds=None).success.all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ({"bounds": (0.0, None)}, ValueError, "bounds must be the smallest and the largest"),
+        ({"bounds": ("0", "1")}, ValueError, "bounds must be the smallest and the largest"),
         ({"target": 2}, ValueError, r"target must be in 0, \.\.\., 1"),
         ({"target": torch.tensor([0, 1, 1])}, ValueError, "one for each of 2 rows"),
         ({"target": 0.5}, TypeError, "target must be an integer"),

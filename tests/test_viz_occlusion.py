@@ -1,5 +1,6 @@
 """Occlusion: the drop of a score with a window covered, against a linear model by hand, and against Captum."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -94,6 +95,31 @@ def test_a_model_with_one_output_has_one_score():
         torch.testing.assert_close(viz.occlusion(model, x, window=1).map, parts)
 
 
+def test_a_channel_may_be_an_integer_of_numpys():
+    model, x = cnn(), images()
+    ours, theirs = (viz.occlusion(model, x, layer="2", channel=c).map for c in (1, np.int64(1)))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("channel", [None, 0])
+def test_a_layer_with_one_number_for_each_row_has_one_channel(channel):
+    model = nn.Sequential(cnn(), Head())
+    x = images()
+    score = viz.occlusion(model, x).map
+    torch.testing.assert_close(viz.occlusion(model, x, layer="1", channel=channel).map, score, rtol=0, atol=0)
+
+
+def test_a_unit_of_a_layer_without_maps_is_its_own_channel():
+    model, x = cnn(), images()
+    score = viz.occlusion(model, x, target=2).map
+    torch.testing.assert_close(viz.occlusion(model, x, layer="5", channel=2).map, score, rtol=0, atol=0)
+
+
+class Head(nn.Module):
+    def forward(self, x):
+        return x[:, 0]
+
+
 class Doubled(nn.Module):
     def __init__(self, in_place):
         super().__init__()
@@ -137,6 +163,10 @@ def test_the_model_and_the_images_are_as_before_also_after_an_exception(breaks):
         ({"target": 0.5}, TypeError, "target must be an integer"),
         ({"target": "zero"}, TypeError, "target must be an integer"),
         ({"layer": "conv"}, ValueError, "layer must be one of '0', '1'"),
+        ({"layer": "2", "channel": -1}, ValueError, r"channel must be in 0, \.\.\., 3"),
+        ({"layer": "2", "channel": True}, ValueError, r"channel must be in 0, \.\.\., 3"),
+        ({"baseline": "mean"}, TypeError, "baseline must be a number, or a tensor"),
+        ({"baseline": None}, TypeError, "baseline must be a number, or a tensor"),
         ({"layer": "2", "channel": 4}, ValueError, r"channel must be in 0, \.\.\., 3"),
         ({"layer": "2", "target": 1}, ValueError, "exclude each other"),
         ({"channel": 1}, ValueError, "pass layer="),

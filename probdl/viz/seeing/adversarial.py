@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -55,10 +56,13 @@ def adversarial(
 
     Args:
         model: any torch module that returns scores (logits) of shape (n, classes), or (n,) or (n, 1) for two classes.
+            Of one that returns probabilities pass the part before the softmax: where they are 0 and 1 to the last
+            digit there is no slope to follow, and the search fails.
         x: inputs of shape (n, ...), in the units in which the model takes them, converted to its dtype.
         target: the class y, an integer or one for each row; 0 or 1 where the model has one output.
         order: 2 minimises the Euclidean length; 1 the sum of absolute values, which changes few pixels by much.
-        bounds: smallest and largest value of a pixel; None: any value.
+        bounds: smallest and largest value of a pixel, in the units of ``x``; None: any value. A few roundings by which
+            ``x`` exceeds them are cut off.
         steps: the number of weights c that are tried for a row.
 
     Returns:
@@ -70,7 +74,7 @@ def adversarial(
     Raises:
         TypeError: if ``model`` is no module, ``x`` holds no numbers, or ``target`` no integers.
         ValueError: if ``x`` is empty, not finite or outside the bounds, there is no such class, the model returns no
-            scores, or ``order``, ``bounds`` or ``steps`` is invalid.
+            scores, or ``order``, ``bounds`` or ``steps`` is invalid, or the scores have no derivative in ``x``.
 
     Reference:
         Szegedy et al. (2014), Intriguing properties of neural networks.
@@ -86,7 +90,8 @@ def adversarial(
     low, high = _checked(order, bounds, steps)
     with unchanged(model) as seen:
         start = as_input(seen, x)
-        _check_inside(start, low, high)
+        low, high = (float(start.new_tensor(bound)) for bound in (low, high))  # as the dtype has them
+        start = _inside(start, low, high)
         with torch.no_grad():
             classes = max(2, as_scores(seen(start.clone()), len(start)).shape[1])
         wanted = as_classes(target, len(start), classes).to(start.device)
@@ -116,15 +121,19 @@ def _checked(order: int, bounds: tuple[float, float] | None, steps: int) -> tupl
         raise ValueError(f"steps must be a positive integer; got {steps!r}.")
     if bounds is None:
         return -math.inf, math.inf
-    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2 or not bounds[0] < bounds[1]:
+    two = isinstance(bounds, (tuple, list)) and len(bounds) == 2 and all(isinstance(bound, Real) for bound in bounds)
+    if not two or not bounds[0] < bounds[1]:
         raise ValueError(f"bounds must be the smallest and the largest value of a pixel, or None; got {bounds!r}.")
     return float(bounds[0]), float(bounds[1])
 
 
-def _check_inside(x: Tensor, low: float, high: float) -> None:
+def _inside(x: Tensor, low: float, high: float) -> Tensor:
+    """Return x within the bounds, moved by a few roundings at most, as (pixel - mean) / sd has them."""
     least, most = float(x.min()), float(x.max())
-    if least < low or most > high:
+    few = 4 * torch.finfo(x.dtype).eps
+    if least < low - few * abs(low) or most > high + few * abs(high):
         raise ValueError(
             f"x must be within bounds, {low:g} to {high:g}; it reaches from {least:.6g} to {most:.6g}. "
             "Pass bounds= in the units of x, or bounds=None."
         )
+    return x.clamp(low, high)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from probdl.viz.seeing.classes import as_scores, wins
+from probdl.viz.seeing.graph import value_and_derivative
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,13 +55,15 @@ class Attack:
 
     def loss(self, r: Tensor) -> tuple[float, Tensor]:
         """Return the negative log-probability of the target at x + r and its derivative, in float64."""
-        with torch.enable_grad():
-            leaf = self.point(r)[None].requires_grad_()
-            scores = as_scores(self.model(leaf.clone()), 1).double()  # a ReLU in place on its input spares the leaf
+
+        def score(model: nn.Module, x: Tensor) -> Tensor:
+            scores = as_scores(model(x), 1).double()
             if scores.shape[1] == 1:  # two classes with the scores 0 and f
                 scores = torch.cat([torch.zeros_like(scores), scores], 1)
-            loss = F.cross_entropy(scores, self._targets(1))
-            return loss.item(), torch.autograd.grad(loss, leaf)[0][0].double()
+            return F.cross_entropy(scores, self._targets(1), reduction="none")
+
+        loss, slope = value_and_derivative(self.model, self.point(r)[None], score)
+        return loss.item(), slope[0].double()
 
     def minimise(self, c: float, start: Tensor) -> Tensor:
         """Return the r of the smallest c‖r‖ + loss that L-BFGS-B finds from a start."""

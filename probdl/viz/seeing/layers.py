@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,9 +24,9 @@ def layers(model: nn.Module, x: Any) -> dict[str, Size]:
 
     Returns:
         The size of each module's output, batch first. The name is that in ``model.named_modules()``; a module that is
-        called again gets "#1", "#2", ... after it, as in "relu#1"; the whole model is "output". Of a module that
-        returns several tensors, as ``nn.LSTM``, the first counts. Functions, as ``F.relu``, are no modules and have
-        no name.
+        called again gets "#1", "#2", ... after it, as in "relu#1"; the whole model is "output", or
+        "output#1" if a module of it has that name. Of a module that returns several tensors, in a tuple as ``nn.LSTM``,
+        a list or a dict, the first counts. Functions, as ``F.relu``, are no modules and have no name.
 
     Raises:
         TypeError: if ``model`` is no module, or ``x`` does not hold numbers.
@@ -54,7 +54,8 @@ def activations(model: nn.Module, x: Any, layers: str | Iterable[str], batch_siz
         batch_size: the number of rows in a forward pass.
 
     Returns:
-        For each name a tensor of shape (n, ...). ``show(held["conv1"][0][:, None])`` draws all maps of a layer for the
+        For each name a tensor of shape (n, ...), whose first dimension must be that of the rows: of recurrent layers
+        ask with ``batch_first=True``. ``show(held["conv1"][0][:, None])`` draws all maps of a layer for the
         first input.
 
     Raises:
@@ -114,8 +115,8 @@ def hooked(model: nn.Module, look: Callable[[str, Tensor], Any]) -> Iterator[Non
 
     def of(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            value = next((y for y in output if isinstance(y, Tensor)), None) if isinstance(output, tuple) else output
-            if isinstance(value, Tensor):
+            value = _first_tensor(output)
+            if value is not None:
                 look(name if calls[name] == 0 else f"{name}#{calls[name]}", value)
             calls[name] += 1
 
@@ -169,6 +170,13 @@ def _as_any_input(model: nn.Module, x: Any) -> Tensor:
     """Return the input of a forward pass; the integers that an embedding takes stay integers."""
     tokens = as_tokens(model, x)
     return as_input(model, x) if tokens is None else tokens.to(next(model.parameters()).device, copy=True)
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    several = output.values() if isinstance(output, Mapping) else output
+    if isinstance(several, Tensor) or not isinstance(output, (tuple, list, Mapping)):
+        several = [several]
+    return next((value for value in several if isinstance(value, Tensor)), None)
 
 
 def _has_filters(module: nn.Module) -> bool:

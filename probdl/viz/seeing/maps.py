@@ -26,8 +26,10 @@ def saliency(model: nn.Module, x: Any, target: Any = None, reduce: str | None = 
 
     Args:
         model: any torch module that returns scores (logits) of shape (n, classes), or (n,) for one of them. One that
-            takes more than x, as lengths, is wrapped in a module of one argument.
-        x: inputs of shape (n, ...), converted to the dtype of the model, or tokens (n, time).
+            takes more than x, as lengths, is wrapped in a module of one argument. Of one that returns probabilities
+            pass the part before the softmax: they saturate, and their derivatives vanish.
+        x: inputs of shape (n, ...), converted to the dtype of the model, or tokens (n, time). All rows are held at
+            once; of many, pass ``x.split(256)`` part by part.
         target: the class c, or a tensor with one for each row; None: the class that scores most.
         reduce: "max" takes absolute values and their maximum over the channels, or of tokens the norm; None returns
             the derivative itself.

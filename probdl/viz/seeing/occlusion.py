@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -60,7 +61,8 @@ def occlusion(
         batch_size: the number of covered images in a forward pass.
 
     Returns:
-        Occlusion with ``grid`` (n, rows, columns) and ``map`` (n, h, w), in the dtype of the model.
+        Occlusion with ``grid`` (n, rows, columns) and ``map`` (n, h, w), in the dtype of the model, for one
+        in half precision in float32.
 
     Raises:
         TypeError: if an argument has the wrong type.
@@ -109,11 +111,12 @@ def _scores(
 
 def _sum_of_map(model: nn.Module, layer: str, channel: int | None, x: Tensor) -> Tensor:
     maps = held(model, x.clone(), [layer])[layer]
+    maps = maps if maps.ndim > 1 else maps[:, None]  # one number for each row is one channel
     if channel is None:
         return maps.flatten(1).sum(1)
-    if not isinstance(channel, int) or not 0 <= channel < maps.shape[1]:
+    if isinstance(channel, bool) or not isinstance(channel, Integral) or not 0 <= channel < maps.shape[1]:
         raise ValueError(f"channel must be in 0, ..., {maps.shape[1] - 1}, one of layer {layer!r}; got {channel!r}.")
-    return maps[:, channel].flatten(1).sum(1)
+    return maps[:, channel].reshape(len(maps), -1).sum(1)
 
 
 def _covered(score: Score, images: Tensor, baseline: Tensor, windows: tuple[Tensor, Tensor], batch_size: int) -> Tensor:
@@ -162,7 +165,10 @@ def _pair(value: Any, name: str) -> tuple[int, int]:
 
 
 def _expanded(baseline: float | Tensor, images: Tensor) -> Tensor:
-    value = torch.as_tensor(baseline, dtype=images.dtype, device=images.device)
+    try:
+        value = torch.as_tensor(baseline, dtype=images.dtype, device=images.device)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"baseline must be a number, or a tensor that expands to x; got {baseline!r}.") from error
     if not torch.isfinite(value).all():
         raise ValueError("baseline must be finite; got NaN or infinities.")
     try:

@@ -63,7 +63,10 @@ def _indices(index: Any, values: Tensor, dims: int, name: str) -> Tensor:
         ValueError: for a wrong number of them, or one that is out of range.
     """
     n, shape = len(values), values.shape[1 : dims + 1]
-    rows = (index if isinstance(index, Tensor) else _integers(index, name)).to(values.device)
+    if hasattr(index, "__array__"):  # a tensor, or an array of NumPy's
+        rows = torch.as_tensor(index, device=values.device)
+    else:
+        rows = _integers(index, name).to(values.device)
     if rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool:
         raise TypeError(f"{name} must hold integers; got {rows.dtype}.")
     if rows.ndim < 2:  # one for each row, or one for all
