@@ -64,7 +64,8 @@ def test_integers_go_into_an_embedding_as_integers_and_into_other_layers_as_numb
     tokens = torch.tensor([[1, 0, 2]])
     model = nn.Sequential(nn.Embedding(3, 4), nn.LSTM(4, 5, batch_first=True))
     assert viz.layers(model, tokens) == {"0": (1, 3, 4), "1": (1, 3, 5), "output": (1, 3, 5)}
-    assert torch.equal(viz.activations(model, tokens, "0")["0"], model[0](tokens))
+    for dtype in (torch.int32, torch.int64):
+        assert torch.equal(viz.activations(model, tokens.to(dtype), "0")["0"], model[0](tokens))
     for dtype in (torch.uint8, torch.int64):
         pixels = torch.arange(36, dtype=dtype).reshape(1, 1, 6, 6)
         assert viz.activations(Reused(), pixels, "conv")["conv"].dtype == torch.float32
@@ -115,6 +116,7 @@ def test_filters_are_a_copy_of_the_weights():
         (lambda: viz.activations(Reused(), X, "conv", 2.5), ValueError, "batch_size must be a positive integer"),
         (lambda: viz.activations(nn.Sequential(nn.Flatten(0)), X, "0"), ValueError, "a row for each of the 7 inputs"),
         (lambda: viz.filters(Reused(), "relu"), ValueError, "filters: 'conv', 'head.0', 'head.1'; got 'relu'"),
+        (lambda: viz.filters(nn.Sequential(nn.BatchNorm1d(3)), "0"), ValueError, "none"),
         (lambda: viz.filters(nn.ReLU(), "conv"), ValueError, "none"),
         (lambda: viz.filters("net", "conv"), TypeError, "model must be a torch.nn.Module; got str"),
     ],

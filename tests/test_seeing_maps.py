@@ -249,6 +249,13 @@ def test_indices_of_numpys_are_those_of_tensors():
         assert torch.equal(function(MODEL, images(), "fc1", rows.numpy()[0]), function(MODEL, images(), "fc1", 3))
 
 
+@pytest.mark.parametrize("layer", ["0", "1", "output"])
+def test_one_number_for_each_row_is_one_unit(layer):
+    model, x = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)), torch.ones(4, 3)
+    expected = model[0].weight.detach().expand(4, 3)
+    torch.testing.assert_close(viz.channel_gradient(model, x, layer, 0), expected, rtol=0, atol=0)
+
+
 def test_a_projection_of_a_unit_stays_in_its_receptive_field():
     """The unit (0, 0) after two convolutions, of stride 2 without and of stride 1 with padding, sees 5 by 5 pixels."""
     found = viz.deconvnet(seeded(Convolutions), images(), "norm", (3, 0, 0)) != 0
@@ -513,6 +520,7 @@ MODEL = seeded(Convolutions)
         (lambda: viz.deconvnet(MODEL, images(), "fc1", torch.tensor([0, 1])), ValueError, "for each of the 4 rows"),
         (lambda: viz.deconvnet(MODEL, images(), "fc1", torch.ones(4)), TypeError, "unit must hold integers"),
         (lambda: viz.deconvnet(MODEL, images(), "fc1", np.ones(4)), TypeError, "unit must hold integers"),
+        (lambda: viz.deconvnet(MODEL, images(), "fc1", True), TypeError, "unit must be an integer"),
         (lambda: viz.deconvnet(MODEL, images(), "relu1", (6, 0, 0)), ValueError, r"below \(6, 6, 6\)"),
         (lambda: viz.deconvnet(MODEL, images(), "relu1", (0, 0, -1)), ValueError, r"below \(6, 6, 6\)"),
         (lambda: viz.deconvnet(MODEL, images(), "relu1", (0, 0, 0.5)), TypeError, "unit must be an integer"),

@@ -95,6 +95,14 @@ def test_a_model_with_one_output_has_one_score():
         torch.testing.assert_close(viz.occlusion(model, x, window=1).map, parts)
 
 
+def test_no_more_images_than_asked_for_are_covered_at_once():
+    model, rows = cnn(), []
+    model.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
+    viz.occlusion(model, images(), batch_size=7)
+    assert max(rows) == 7
+    assert sum(rows) == 2 + 2 * 25
+
+
 def test_a_channel_may_be_an_integer_of_numpys():
     model, x = cnn(), images()
     ours, theirs = (viz.occlusion(model, x, layer="2", channel=c).map for c in (1, np.int64(1)))
@@ -176,6 +184,7 @@ def test_the_model_and_the_images_are_as_before_also_after_an_exception(breaks):
         ({"stride": (1, 2, 3)}, ValueError, "stride must be a positive integer or two"),
         ({"baseline": torch.zeros(3, 1, 1)}, ValueError, "baseline must be a number, or expand"),
         ({"baseline": float("nan")}, ValueError, "baseline must be finite"),
+        ({"baseline": torch.tensor([0.5, torch.inf])[:, None, None]}, ValueError, "baseline must be finite"),
         ({"batch_size": 0}, ValueError, "batch_size must be a positive integer"),
     ],
 )
