@@ -108,10 +108,13 @@ def tensor(x: Any, name: str, *, dtype: torch.dtype | None = torch.float64, miss
         missing: whether NaN stands for an entry that is missing, and may stay.
 
     Raises:
-        TypeError: for object, string, complex or date arrays.
+        TypeError: for object, string, complex or date arrays, sparse tensors, and tensors that hold no numbers.
         ValueError: for empty data, NaN or infinities.
     """
     value = x if isinstance(x, Tensor) else _from_numpy(x, name)
+    if value.layout != torch.strided or value.is_meta:
+        what = "on the meta device" if value.is_meta else f"with layout {value.layout}: pass {name}.to_dense()"
+        raise TypeError(f"{name} must be a dense tensor that holds numbers; got one {what}.")
     if value.is_complex():
         raise TypeError(f"{name} must hold real numbers; got {value.dtype}.")
     if value.ndim == 0:

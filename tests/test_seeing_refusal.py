@@ -247,3 +247,20 @@ def test_the_sizes_of_what_nodes_put_out_are_where_they_are_looked_for():
     assert graph._shape(x.sum().grad_fn) == ()
     for function, _ in list(DOUBTFUL.values())[:9]:
         assert function(x * 1).grad_fn.name().startswith(tuple(graph.MASKS))
+
+
+@pytest.mark.parametrize("look", [viz.saliency, viz.occlusion, lambda m, x: viz.adversarial(m, x, 0)])
+def test_scores_that_are_no_numbers_are_an_error(look):
+    images = torch.rand(2, 1, 4, 4)
+    ruined = Of(lambda _, x: x.flatten(1) * torch.tensor([torch.nan, *[1.0] * 15]))
+    with pytest.raises(ValueError, match="got NaN in . of . rows"):
+        look(ruined, images)
+    with pytest.raises(TypeError, match="must return real scores; got torch.complex64"):
+        look(Of(lambda _, x: x.flatten(1) * 1j), images)
+
+
+def test_sparse_and_meta_inputs_are_named():
+    with pytest.raises(TypeError, match=r"x must be a dense tensor.*pass x.to_dense\(\)"):
+        viz.saliency(nn.Linear(6, 2), ROWS.to_sparse())
+    with pytest.raises(TypeError, match="x must be a dense tensor that holds numbers; got one on the meta device"):
+        viz.saliency(nn.Linear(6, 2), ROWS.to("meta"))

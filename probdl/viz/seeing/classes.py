@@ -12,16 +12,23 @@ def as_scores(output: Any, n: int) -> Tensor:
     """Return a model's output as (n, classes); one number a row, (n,), is one score.
 
     Raises:
-        TypeError: if it is not a tensor.
-        ValueError: for other shapes.
+        TypeError: if it is not a tensor of real numbers.
+        ValueError: for other shapes, or NaN.
     """
     if not isinstance(output, Tensor):
         raise TypeError(f"model must return a tensor of scores; got {type(output).__name__}. Wrap it in a module.")
+    if output.is_complex():
+        raise TypeError(f"model must return real scores; got {output.dtype}. Take their size in a module.")
     scores = output.unsqueeze(1) if output.ndim == 1 else output
     if scores.ndim != 2 or len(scores) != n or scores.shape[1] == 0:
         raise ValueError(
             f"model must return scores of shape ({n}, classes) or ({n},) for {n} rows; got {tuple(output.shape)}. "
             "Flatten or pool it in a module."
+        )
+    if scores.isnan().any():  # infinities may be the scores of classes that are ruled out
+        rows = int(scores.isnan().any(1).sum())
+        raise ValueError(
+            f"model must return scores that are numbers; got NaN in {rows} of {n} rows. Look at its weights."
         )
     return scores
 
