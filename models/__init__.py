@@ -12,6 +12,7 @@ a loop (``probdl.loops``).
 - ``WAEMMD``, ``WAEGAN``: generators by the primal of the Wasserstein distance; in the room ``wae``.
 - ``GAN``, ``WGAN``: rows made of noise, learnt from a critic that tells them from the data; ``GMMN`` and
   ``SlicedWassersteinGenerator`` without one, by a divergence of batches; in the room ``adversarial``.
+- ``KMeans``: the statistical elders, fitted to all rows at once by an algorithm; in the room ``classical``.
 - ``ImageClassifier``: class probabilities of images by a convolutional network.
 - ``LogisticRegression``: the same without hidden layer, at its maximum likelihood; ``newton`` gets there, and
   ``logistic_findings`` says what the curvature says.
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from probdl.models.autoencoders.linear import LinearAutoencoder
     from probdl.models.autoencoders.sparse import SparseAutoencoder
     from probdl.models.cards import course_tables
+    from probdl.models.classical.k_means import KMeans
     from probdl.models.classifiers import ImageClassifier
     from probdl.models.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
     from probdl.models.glm import GLM
@@ -69,6 +71,7 @@ __all__ = [
     "GaussianProcessClassifier",
     "GaussianProcessRegressor",
     "ImageClassifier",
+    "KMeans",
     "KSparseAutoencoder",
     "LanguageModel",
     "LinearAutoencoder",
@@ -97,6 +100,7 @@ _HOME = {
     "GaussianProcessClassifier": "probdl.models.gaussian_process",
     "GaussianProcessRegressor": "probdl.models.gaussian_process",
     "ImageClassifier": "probdl.models.classifiers",
+    "KMeans": "probdl.models.classical.k_means",
     "KSparseAutoencoder": "probdl.models.autoencoders.k_sparse",
     "LanguageModel": "probdl.models.sequences.language_model",
     "LinearAutoencoder": "probdl.models.autoencoders.linear",
