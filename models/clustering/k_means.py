@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from probdl.models.arguments import count
-from probdl.models.classical.base import ClassicalModel, flat
+from probdl.models.classical import ClassicalModel, flat
 from probdl.models.row_model import home
 
 if TYPE_CHECKING:
