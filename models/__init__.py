@@ -12,6 +12,7 @@ a loop (``probdl.loops``).
 - ``WAEMMD``, ``WAEGAN``: generators by the primal of the Wasserstein distance; in the room ``wae``.
 - ``GAN``, ``WGAN``: rows made of noise, learnt from a critic that tells them from the data; ``GMMN`` and
   ``SlicedWassersteinGenerator`` without one, by a divergence of batches; in the room ``adversarial``.
+- ``KMeans``: rows that belong together; in the room ``clustering``.
 - ``ImageClassifier``: class probabilities of images by a convolutional network.
 - ``LogisticRegression``: the same without hidden layer, at its maximum likelihood; ``newton`` gets there, and
   ``logistic_findings`` says what the curvature says.
@@ -24,7 +25,8 @@ a loop (``probdl.loops``).
 - ``evaluate``: how far the samples of any of them are from held-out rows, measure by measure; in the room ``judging``.
 
 The parts that models share: ``network_model`` (training, eval mode, save and load), ``row_model`` (the same for rows
-of one form), ``unsupervised`` (``fit`` of rows alone) and ``generative`` (``sample``, ``encode``, ``reconstruct``),
+of one form), ``unsupervised`` (``fit`` of rows alone), ``classical`` (the same by an
+algorithm on all rows, without networks) and ``generative`` (``sample``, ``encode``, ``reconstruct``),
 ``form`` and ``tables`` (shape and columns of the data, categories), ``condition`` (what rows are given), ``labels``
 (classes and their indices), ``units`` (standardisation and its Jacobian), ``networks`` (chosen by shape), ``held_out``
 (validation rows), ``pairs`` (the same of rows and labels), ``scores`` (accuracy and calibration), ``elbo`` (the bound
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from probdl.models.autoencoders.sparse import SparseAutoencoder
     from probdl.models.cards import course_tables
     from probdl.models.classifiers import ImageClassifier
+    from probdl.models.clustering.k_means import KMeans
     from probdl.models.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
     from probdl.models.glm import GLM
     from probdl.models.judging.evaluate import evaluate
@@ -69,6 +72,7 @@ __all__ = [
     "GaussianProcessClassifier",
     "GaussianProcessRegressor",
     "ImageClassifier",
+    "KMeans",
     "KSparseAutoencoder",
     "LanguageModel",
     "LinearAutoencoder",
@@ -97,6 +101,7 @@ _HOME = {
     "GaussianProcessClassifier": "probdl.models.gaussian_process",
     "GaussianProcessRegressor": "probdl.models.gaussian_process",
     "ImageClassifier": "probdl.models.classifiers",
+    "KMeans": "probdl.models.clustering.k_means",
     "KSparseAutoencoder": "probdl.models.autoencoders.k_sparse",
     "LanguageModel": "probdl.models.sequences.language_model",
     "LinearAutoencoder": "probdl.models.autoencoders.linear",

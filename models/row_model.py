@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from typing import Any, ClassVar
 
 import torch
@@ -44,6 +47,17 @@ class RowModel(NetworkModel):
         if self.form is None or self.units is None:
             raise ValueError(f"This {type(self).__name__} is not fitted yet: call fit(x) before {what}.")
         return self.form, self.units
+
+    @contextmanager
+    def _or_as_before(self) -> Iterator[None]:
+        """Put back all that the model was if what is inside raises, so that bad data lose nothing."""
+        before = {k: copy(v) if k in ("_modules", "_buffers", "_parameters") else v for k, v in self.__dict__.items()}
+        try:
+            yield
+        except Exception:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _inward(self, x: Any) -> Tensor:
         """Return rows as the networks take them: checked, standardised, on their device."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
-from copy import copy
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -193,17 +190,6 @@ class UnsupervisedModel(RowModel):
         self.form, self.units = self._form_and_units(found)
         self.condition = found["condition"] and Condition.from_json(found["condition"])
         self._build(seed=0)
-
-    @contextmanager
-    def _or_as_before(self) -> Iterator[None]:
-        """Put back all that the model was if what is inside raises, so that bad data lose nothing."""
-        before = {k: copy(v) if k in ("_modules", "_buffers", "_parameters") else v for k, v in self.__dict__.items()}
-        try:
-            yield
-        except Exception:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
 
 
 def _are_sequences(x: Any) -> bool:

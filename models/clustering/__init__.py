@@ -1,0 +1,4 @@
+"""Cluster analysis: which rows belong together.
+
+- ``k_means``: ``KMeans``, centres by Lloyd's algorithm.
+"""
