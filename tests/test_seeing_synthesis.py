@@ -318,7 +318,7 @@ MODEL = linear()
         (lambda: viz.synthesize(MODEL, (6,), 1, bounds=(1, 0)), ValueError, "bounds must be the smallest"),
         (lambda: viz.synthesize(MODEL, (6,), 1, bounds=3), ValueError, "bounds must be the smallest"),
         (lambda: viz.synthesize(MODEL, (6,), 1, seed="a"), TypeError, "seed must be an integer"),
-        (lambda: viz.synthesize(Of(lambda x: x * float("nan")), (6,), 1), ValueError, "the score must be finite; got"),
+        (lambda: viz.synthesize(Of(lambda x: x * float("nan")), (6,), 1), ValueError, "got NaN in 1 of 1 rows"),
         (lambda: viz.synthesize(Of(lambda x: x.exp()), (2,), 1), ValueError, "the score must be finite"),
         (lambda: viz.synthesize(Of(lambda x: x.detach()), (6,), 1), ValueError, "the score must depend on x"),
         (lambda: viz.synthesize(Of(lambda x: 0 * x), (6,), 1), ValueError, "its derivative is zero at noise"),
