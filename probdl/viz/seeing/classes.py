@@ -28,7 +28,8 @@ def as_scores(output: Any, n: int) -> Tensor:
     if scores.isnan().any():  # infinities may be the scores of classes that are ruled out
         rows = int(scores.isnan().any(1).sum())
         raise ValueError(
-            f"model must return scores that are numbers; got NaN in {rows} of {n} rows. Look at its weights, and the size of x."
+            f"model must return scores that are numbers; got NaN in {rows} of {n} rows. Look at its weights, and the "
+            "size of x."
         )
     return scores
 
