@@ -12,6 +12,7 @@ a loop (``probdl.loops``).
 - ``WAEMMD``, ``WAEGAN``: generators by the primal of the Wasserstein distance; in the room ``wae``.
 - ``GAN``, ``WGAN``: rows made of noise, learnt from a critic that tells them from the data; ``GMMN`` and
   ``SlicedWassersteinGenerator`` without one, by a divergence of batches; in the room ``adversarial``.
+- ``PCA``, ``MDS``, ``SOM``: rows in few dimensions, by the classical ways; in the room ``projections``.
 - ``KMeans``: rows that belong together; in the room ``clustering``.
 - ``ImageClassifier``: class probabilities of images by a convolutional network.
 - ``LogisticRegression``: the same without hidden layer, at its maximum likelihood; ``newton`` gets there, and
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     from probdl.models.glm import GLM
     from probdl.models.judging.evaluate import evaluate
     from probdl.models.logistic_regression import LogisticRegression
+    from probdl.models.projections.mds import MDS
+    from probdl.models.projections.pca import PCA
+    from probdl.models.projections.som import SOM
     from probdl.models.sequences.captioner import Captioner
     from probdl.models.sequences.classifier import SequenceClassifier
     from probdl.models.sequences.language_model import LanguageModel
@@ -77,6 +81,9 @@ __all__ = [
     "LanguageModel",
     "LinearAutoencoder",
     "LogisticRegression",
+    "MDS",
+    "PCA",
+    "SOM",
     "Seq2Seq",
     "SequenceClassifier",
     "SequenceTagger",
@@ -106,6 +113,9 @@ _HOME = {
     "LanguageModel": "probdl.models.sequences.language_model",
     "LinearAutoencoder": "probdl.models.autoencoders.linear",
     "LogisticRegression": "probdl.models.logistic_regression",
+    "MDS": "probdl.models.projections.mds",
+    "PCA": "probdl.models.projections.pca",
+    "SOM": "probdl.models.projections.som",
     "Seq2Seq": "probdl.models.sequences.seq2seq",
     "SequenceClassifier": "probdl.models.sequences.classifier",
     "SequenceTagger": "probdl.models.sequences.tagger",

@@ -253,6 +253,7 @@ PICTURES = {
     "density_contours": lambda ax: viz.density_contours(data.digits().images[:50].flatten(1)[:, [19, 20]], ax=ax),
     "transport_plan": lambda ax: viz.transport_plan([[0, 0]], [[1, 0], [1, 1]], [[0.5, 0.5]], ax),
     "interpolation": lambda ax: viz.interpolation(lambda z: z[:, :, None], [0.0, 1.0], [1.0, 0.0], ax=ax),
+    "u_matrix": lambda ax: viz.u_matrix([[1.0, 2.0]], units=[0], labels=["a"], ax=ax),
     "history": lambda ax: viz.history(pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]}), ax=ax),
 }
 

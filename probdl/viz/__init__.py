@@ -10,6 +10,7 @@
 - ``images``: ``show`` maps and images without hidden scaling, ``sample_grid``, ``reconstructions``.
 - ``sheets``: ``filter_grid``, filters with a tile for each input channel; patches above their projections.
 - ``latent``: ``latent_plane`` of codes, ``latent_manifold`` of a decoder; ``interpolation`` between two codes.
+- ``u_matrix``: the sheet of a self-organising map, its clusters and who sits where.
 - ``transport``: ``transport_plan``, what goes where between two clouds of points.
 - ``alignment``: where a decoder looked in its source while it wrote.
 - ``recurrence``: ``gradient_norms`` of a recurrent network against the lag.
@@ -47,6 +48,7 @@ from probdl.viz.seeing.synthesis import Synthesis, synthesize
 from probdl.viz.sheets import filter_grid
 from probdl.viz.training import history
 from probdl.viz.transport import transport_plan
+from probdl.viz.u_matrix import u_matrix
 
 __all__ = [
     "Adversarial",
@@ -93,4 +95,5 @@ __all__ = [
     "transport_plan",
     "tsne",
     "tsne_layers",
+    "u_matrix",
 ]
