@@ -12,7 +12,8 @@ a loop (``probdl.loops``).
 - ``WAEMMD``, ``WAEGAN``: generators by the primal of the Wasserstein distance; in the room ``wae``.
 - ``GAN``, ``WGAN``: rows made of noise, learnt from a critic that tells them from the data; ``GMMN`` and
   ``SlicedWassersteinGenerator`` without one, by a divergence of batches; in the room ``adversarial``.
-- ``PCA``, ``MDS``, ``SOM``: rows in few dimensions, by the classical ways; in the room ``projections``.
+- ``PCA``, ``MDS``, ``SOM``: rows in few dimensions, by the classical ways; ``embed_compare`` sets
+  them beside autoencoders and t-SNE; in the room ``projections``.
 - ``KMeans``: rows that belong together; in the room ``clustering``.
 - ``ImageClassifier``: class probabilities of images by a convolutional network.
 - ``LogisticRegression``: the same without hidden layer, at its maximum likelihood; ``newton`` gets there, and
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from probdl.models.glm import GLM
     from probdl.models.judging.evaluate import evaluate
     from probdl.models.logistic_regression import LogisticRegression
+    from probdl.models.projections.compare import embed_compare
     from probdl.models.projections.mds import MDS
     from probdl.models.projections.pca import PCA
     from probdl.models.projections.som import SOM
@@ -95,6 +97,7 @@ __all__ = [
     "WAEMMD",
     "WGAN",
     "course_tables",
+    "embed_compare",
     "evaluate",
 ]
 
@@ -127,6 +130,7 @@ _HOME = {
     "WAEMMD": "probdl.models.wae.wae_mmd",
     "WGAN": "probdl.models.adversarial.wgan",
     "course_tables": "probdl.models.cards",
+    "embed_compare": "probdl.models.projections.compare",
     "evaluate": "probdl.models.judging.evaluate",
 }
 

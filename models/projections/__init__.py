@@ -4,5 +4,6 @@
   errors, axes with fixed signs.
 - ``mds``: ``MDS``, points whose distances are those given; ``distances``: what can be one.
 - ``som``: ``SOM``, a sheet of units laid through the rows; ``grids``: who is whose neighbour on the sheet.
+- ``compare``: ``embed_compare``, several embeddings of the same rows beside each other; ``pictures``: their panels.
 - ``quality``: trustworthiness, continuity, stress and agreement of labels, each with its standard error.
 """

@@ -68,7 +68,7 @@ def tsne_layers(
     for name, rows in _held(model, x, layers, batch_size).items():
         check_arguments(len(rows), dim, perplexity, n_iter)
         try:
-            found[name] = _merged(rows.flatten(1).double(), dim, how)
+            found[name] = merged(rows.flatten(1).double(), dim, how)
         except ValueError as error:
             if layers is not None:
                 raise ValueError(f"layer {name!r} has no picture: {error}") from error
@@ -106,7 +106,7 @@ def _different(held: dict[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
-def _merged(X: Tensor, dim: int, how: dict[str, Any]) -> TSNE:
+def merged(X: Tensor, dim: int, how: dict[str, Any]) -> TSNE:
     """Return the picture of the distinct rows, with copies on the point of the first of them."""
     distinct, which = X.unique(dim=0, return_inverse=True)
     n, m = len(X), len(distinct)
