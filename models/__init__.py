@@ -14,7 +14,8 @@ a loop (``probdl.loops``).
   ``SlicedWassersteinGenerator`` without one, by a divergence of batches; in the room ``adversarial``.
 - ``PCA``, ``MDS``, ``SOM``: rows in few dimensions, by the classical ways; ``embed_compare`` sets
   them beside autoencoders and t-SNE; in the room ``projections``.
-- ``KMeans``: rows that belong together; in the room ``clustering``.
+- ``GaussianMixture``, a variational density, and ``KMeans``: rows that belong together; in the room ``clustering``.
+- ``KDE``: a density without parameters, with a torch ``Distribution`` of its own; in the room ``density``.
 - ``ImageClassifier``: class probabilities of images by a convolutional network.
 - ``LogisticRegression``: the same without hidden layer, at its maximum likelihood; ``newton`` gets there, and
   ``logistic_findings`` says what the curvature says.
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
     from probdl.models.autoencoders.sparse import SparseAutoencoder
     from probdl.models.cards import course_tables
     from probdl.models.classifiers import ImageClassifier
+    from probdl.models.clustering.gaussian_mixture import GaussianMixture
     from probdl.models.clustering.k_means import KMeans
+    from probdl.models.density.kde import KDE
     from probdl.models.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
     from probdl.models.glm import GLM
     from probdl.models.judging.evaluate import evaluate
@@ -75,9 +78,11 @@ __all__ = [
     "GAN",
     "GLM",
     "GMMN",
+    "GaussianMixture",
     "GaussianProcessClassifier",
     "GaussianProcessRegressor",
     "ImageClassifier",
+    "KDE",
     "KMeans",
     "KSparseAutoencoder",
     "LanguageModel",
@@ -108,9 +113,11 @@ _HOME = {
     "GAN": "probdl.models.adversarial.gan",
     "GLM": "probdl.models.glm",
     "GMMN": "probdl.models.adversarial.matching",
+    "GaussianMixture": "probdl.models.clustering.gaussian_mixture",
     "GaussianProcessClassifier": "probdl.models.gaussian_process",
     "GaussianProcessRegressor": "probdl.models.gaussian_process",
     "ImageClassifier": "probdl.models.classifiers",
+    "KDE": "probdl.models.density.kde",
     "KMeans": "probdl.models.clustering.k_means",
     "KSparseAutoencoder": "probdl.models.autoencoders.k_sparse",
     "LanguageModel": "probdl.models.sequences.language_model",

@@ -4,13 +4,14 @@ import pandas as pd
 import pytest
 import torch
 
-from probdl.models import MDS, PCA, SOM, KMeans
+from probdl.models import MDS, PCA, SOM, GaussianMixture, KMeans
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(60, 4, generator=G, dtype=torch.float64)
 IMAGES = torch.rand(60, 1, 4, 4, generator=G, dtype=torch.float64)
 TABLE = pd.DataFrame(X.numpy(), columns=list("abcd")).assign(e=["u", "v", "w"] * 20, f=[1, 2] * 30)
 ALL = {
+    "Gaussian mixture": lambda **how: GaussianMixture(2, **how),
     "k-means": lambda **how: KMeans(3, **how),
     "SOM": lambda **how: SOM((3, 4), **how),
     "PCA": lambda **how: PCA(1, **how),

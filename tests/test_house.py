@@ -23,7 +23,10 @@ SOURCES = sources()
 FLOORS = ("probdl", "probdl.inference", "probdl.models")  # each may import from itself and from those before it
 OUTSIDE = ("tests", "examples", "benchmarks", "docs", "inference", "models", "conftest")
 LATE = ("matplotlib", "sklearn", "ot", "scipy", "pandas", "tqdm", "statsmodels", "arviz", "numpyro", "formulaic")
-PYRO_MODELS = ("probdl.models.glm", "probdl.models.gaussian_process", "probdl.models.variational.program")
+PYRO_MODELS = (
+    "probdl.models.clustering.mixture_program", "probdl.models.gaussian_process", "probdl.models.glm",
+    "probdl.models.variational.program",
+)  # fmt: skip
 
 
 def floor(name):
