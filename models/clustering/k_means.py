@@ -85,5 +85,5 @@ class KMeans(ClassicalModel):
                 f"x must have at least as many distinct rows as clusters, {self.clusters}; got {distinct}."
             )
         found = Lloyd(self.clusters, n_init=self.starts, random_state=seed).fit(rows.cpu().numpy())
-        self._keep(nodes=torch.as_tensor(found.cluster_centers_).to(rows), cost=torch.tensor(found.inertia_).to(rows))
+        self._keep(nodes=torch.as_tensor(found.cluster_centers_).to(rows), cost=rows.new_tensor(found.inertia_))
         self.message = f"k-means: best of {self.starts} starts, {found.n_iter_} iterations"
