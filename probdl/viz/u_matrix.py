@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from probdl.access import tensor
-from probdl.viz.style import CLASSES, IMAGE, LINES, axes, colour
+from probdl.viz.style import CLASSES, FAINT, IMAGE, LINES, axes, colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,9 +78,10 @@ def _cells(ax: Axes, values: Tensor, places: Tensor, grid: str) -> None:
     number, radius, first = CORNERS[grid]
     angle = first + 2 * math.pi * torch.arange(number, dtype=torch.float64) / number
     corners = places[:, None] + radius * torch.stack([angle.cos(), angle.sin()], 1)
-    cells = PolyCollection(list(corners.numpy()), cmap=IMAGE + "_r", edgecolors="white", linewidths=0.5)
+    cells = PolyCollection(list(corners.numpy()), cmap=IMAGE + "_r", edgecolors=FAINT, linewidths=0.5)
     cells.set_array(values.flatten().numpy())
-    cells.set_clim(0, float(values.max()) or 1.0)
+    if float(values.max()) == float(values.min()):
+        cells.set_clim(0, float(values.max()) or 1.0)
     ax.add_collection(cells)
     ax.figure.colorbar(cells, ax=ax, shrink=0.7, label="mean distance to neighbours")
 
