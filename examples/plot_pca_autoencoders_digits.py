@@ -106,5 +106,5 @@ print(pd.DataFrame(records, columns=columns).round(5).to_string(index=False))
 
 # %%
 # The linear network ends where algebra says, to five digits of its loss. The deep one lies below the discarded
-# eigenvalues, which bind linear maps only, and its lead shrinks as codes grow: what two curved coordinates hold, sixteen
-# straight ones hold too. Had it learnt the rows by heart, its lead would be gone on held-out digits.
+# eigenvalues, which bind linear maps only: two curved coordinates lose about as much as four straight ones. Had it
+# learnt the rows by heart, its lead would be gone on held-out digits.
