@@ -15,6 +15,8 @@ whole by NUTS.
 # %%
 # The model is an ordinary Pyro program; a plate holds the hospitals, another the patients.
 
+import os
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -23,6 +25,8 @@ import pyro.distributions as dist
 import torch
 
 from probdl.inference import NUTS, GroupEP, compare_posteriors, fit
+
+SHARE = 10 if "PROBDL_FAST" in os.environ else 1  # a trial run takes a tenth of the draws
 
 HOSPITALS, PATIENTS, TOGETHER = 12, 25, 3  # patients in each hospital, hospitals in each group
 
@@ -134,7 +138,8 @@ def show(ours, whole, given):
 
 if __name__ == "__main__":
     ours, given = main(), from_files()
-    whole = fit(model, recovered, treated, hospital, method=NUTS(draws=250, warmup=100, chains=2), progress=False)
+    nuts = NUTS(draws=250 // SHARE, warmup=100 // SHARE, chains=2)
+    whole = fit(model, recovered, treated, hospital, method=nuts, progress=False)
     show(ours, whole, given)
 
 # %%

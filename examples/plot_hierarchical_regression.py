@@ -16,6 +16,8 @@ of that.
 # %%
 # An ordinary Pyro model, and data with 4 to 15 rows in each group.
 
+import os
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -23,6 +25,8 @@ import pyro
 import pyro.distributions as dist
 
 from probdl.inference import NUTS, fit
+
+SHARE = 10 if "PROBDL_FAST" in os.environ else 1  # a trial run takes a tenth of the draws
 
 GROUPS = 12
 
@@ -48,7 +52,7 @@ y = true_lines[group, 0] + true_lines[group, 1] * x + 0.5 * rng.normal(size=len(
 # Both fits.
 
 mean_field = fit(model, group, x, y, method="meanfield")
-nuts = fit(model, group, x, y, method=NUTS(draws=500, warmup=300, chains=2))
+nuts = fit(model, group, x, y, method=NUTS(draws=500 // SHARE, warmup=300 // SHARE, chains=2))
 print(mean_field.message)
 print(nuts.message)
 print(f"mean field {mean_field.seconds:.1f} s, NUTS {nuts.seconds:.1f} s")

@@ -16,6 +16,7 @@ evidence, and where data are few it says what the table cannot.
 # The formula is read as in R: ``C()`` makes categories of the five answers to "how do you rate your marriage?", and
 # ``C(…, contr.treatment(base=5))`` compares them to the best of them.
 
+import os
 import time
 
 import matplotlib.pyplot as plt
@@ -26,6 +27,8 @@ import statsmodels.formula.api as smf
 
 from probdl.inference import NUTS
 from probdl.models import GLM
+
+SHARE = 10 if "PROBDL_FAST" in os.environ else 1  # a trial run takes a tenth of the draws
 
 data = sm.datasets.fair.load_pandas().data
 data = data.assign(affair=(data.affairs > 0).astype(int), rating=data.rate_marriage.astype(int))
@@ -79,7 +82,8 @@ print(
 students = sm.datasets.spector.load_pandas().data
 few = GLM("GRADE ~ GPA + TUCE + PSI", students, family="bernoulli").fit()
 laplace = GLM("GRADE ~ GPA + TUCE + PSI", students, family="bernoulli").fit(method="laplace")
-sampled = GLM("GRADE ~ GPA + TUCE + PSI", students, family="bernoulli").fit(method=NUTS(draws=1500, chains=2))
+nuts_method = NUTS(draws=1500 // SHARE, warmup=500 // SHARE, chains=2)
+sampled = GLM("GRADE ~ GPA + TUCE + PSI", students, family="bernoulli").fit(method=nuts_method)
 figure, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
 for fitted, label in ((sampled, "NUTS"), (few, "expectation propagation"), (laplace, "laplace")):
     fitted.plot(standardised=True, ax=ax, label=label)

@@ -25,11 +25,13 @@ print("pictures", len(seen), "empty", seen.count(False))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_gallery_script_runs_and_shows_pictures(script, tmp_path):
+def test_a_gallery_script_runs_and_shows_pictures(script, tmp_path, request):
+    """In the short form that long pages have; with --slow as a reader runs them."""
+    short = {} if request.config.getoption("--slow") else {"PROBDL_FAST": "1"}
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RUN, str(script)],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **short},
         capture_output=True,
         text=True,
         timeout=300,
