@@ -26,6 +26,8 @@ a loop (``probdl.loops``).
 - ``GaussianProcessClassifier``, ``GaussianProcessRegressor``: functions with a prior, seen through labels or noise; by
   expectation propagation. Their covariance functions are in ``kernels``.
 - ``evaluate``: how far the samples of any of them are from held-out rows, measure by measure; in the room ``judging``.
+- ``anomaly_table``: which rows are strange, by any of them, at a false-alarm rate that holds; in the room
+  ``anomalies``.
 
 The parts that models share: ``network_model`` (training, eval mode, save and load), ``row_model`` (the same for rows
 of one form), ``unsupervised`` (``fit`` of rows alone), ``classical`` (the same by an
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from probdl.models.adversarial.gan import GAN
     from probdl.models.adversarial.matching import GMMN, SlicedWassersteinGenerator
     from probdl.models.adversarial.wgan import WGAN
+    from probdl.models.anomalies.table import anomaly_table
     from probdl.models.autoencoders.deep import Autoencoder
     from probdl.models.autoencoders.denoising import DenoisingAutoencoder
     from probdl.models.autoencoders.k_sparse import KSparseAutoencoder
@@ -101,6 +104,7 @@ __all__ = [
     "WAEGAN",
     "WAEMMD",
     "WGAN",
+    "anomaly_table",
     "course_tables",
     "embed_compare",
     "evaluate",
@@ -136,6 +140,7 @@ _HOME = {
     "WAEGAN": "probdl.models.wae.wae_gan",
     "WAEMMD": "probdl.models.wae.wae_mmd",
     "WGAN": "probdl.models.adversarial.wgan",
+    "anomaly_table": "probdl.models.anomalies.table",
     "course_tables": "probdl.models.cards",
     "embed_compare": "probdl.models.projections.compare",
     "evaluate": "probdl.models.judging.evaluate",

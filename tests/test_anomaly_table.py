@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from probdl.models import VAE, Autoencoder
+from probdl.models import VAE, Autoencoder, anomaly_table
 from probdl.models.anomalies.plans import fold_plans, split_plan
-from probdl.models.anomalies.table import anomaly_table
+from probdl.models.anomalies.scores import METHODS
 
 D = torch.float64
 FOREST = ["isolation forest"]
@@ -135,7 +135,7 @@ def test_neither_a_judged_row_nor_a_calibrating_one_fits(clean):
     assert not found.thresholds["threshold"].any()
 
 
-@pytest.mark.parametrize("name", ["pca", "ae", "vae", "isolation forest"])
+@pytest.mark.parametrize("name", METHODS)
 def test_a_row_is_scored_the_same_whatever_else_is_judged(name):
     """Standardised by the rows of x, a row of a million would have changed all."""
     train, x = rows(60), rows(10, seed=1)
@@ -183,7 +183,7 @@ def test_without_clean_rows_each_fold_has_a_threshold_and_ranks_go_by_p_values()
 
 
 def test_agreement_is_spearman_s_and_counts_flags():
-    found = anomaly_table(rows(60), {"m": Mahalanobis(), "isolation forest": None}, train=rows(90, seed=1), rate=0.2)
+    found = anomaly_table(rows(60), [{"m": Mahalanobis()}, *FOREST], train=rows(90, seed=1), rate=0.2)
     a, b = (found.table[name] for name in ("m", *FOREST))
     row = found.agreement.loc[("m", "isolation forest")]
     assert row["spearman"] == pytest.approx(stats.spearmanr(a["score"], b["score"]).statistic)
@@ -259,7 +259,7 @@ def test_the_same_seed_gives_the_same_table_and_another_does_not():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["pca", "ae", "vae", "isolation forest"])
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("clean", [True, False])
 def test_tables_with_categories_constants_and_duplicates_are_judged(name, clean):
     table = pd.DataFrame(rows(90).numpy(), columns=list("abc"))
@@ -287,7 +287,7 @@ def test_images_and_numbers_alone_are_judged():
         anomaly_table(rows(60)[:, 0], ["ae"], rate=0.2)
 
 
-@pytest.mark.parametrize("name", ["pca", "ae", "vae", "isolation forest"])
+@pytest.mark.parametrize("name", METHODS)
 def test_fewer_rows_than_dimensions_are_judged(name):
     x = rows(50, d=40)
     x[:3] *= 5

@@ -40,8 +40,8 @@ class Judged:
     @property
     def rank(self) -> Tensor:
         """1 for the strangest row; rows that tie have one rank."""
-        ordered = (-self.strangeness).sort().values
-        return torch.searchsorted(ordered, -self.strangeness) + 1
+        place = -self.strangeness
+        return torch.searchsorted(place.sort().values, place) + 1
 
 
 @dataclass(frozen=True, repr=False, eq=False)

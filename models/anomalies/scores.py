@@ -40,16 +40,17 @@ def methods_of(methods: Any) -> dict[str, Method]:
         methods = [methods]
     if not isinstance(methods, (Mapping, Sequence)) or not methods:
         raise ValueError(f"methods must be names among {list(METHODS)}, or {{name: model}}; got {methods!r}.")
-    if not isinstance(methods, Mapping):
-        methods = dict.fromkeys(methods)
-    return {name: _own(name) if model is None else _passed(name, model) for name, model in methods.items()}
+    named = {}
+    for part in [methods] if isinstance(methods, Mapping) else methods:
+        named |= part if isinstance(part, Mapping) else {part: None}
+    return {name: _own(name) if model is None else _passed(name, model) for name, model in named.items()}
 
 
 def _own(name: Any) -> Method:
     if name not in METHODS:
         raise ValueError(
             f"methods must be names among {list(METHODS)}, or {{name: model}}; got {name!r}. Pass a model of your own "
-            "as {name: model}, and {name: None} for one of these names beside it."
+            "as {name: model}, alone or in a list beside these names."
         )
     return Method(ways=("anomaly_score",) if name in CODED else WAYS)
 
@@ -72,9 +73,9 @@ def build(name: str, n: int, d: int, seed: int) -> tuple[Any, dict[str, Any]]:
         raise ValueError("its code must have fewer entries than a row, which needs at least 2 columns; got 1")
     code = max(1, min(d // 3, 10, n - 1))
     if name == "kde":
-        return models.KDE(standardise="none"), {}
+        return models.KDE("silverman", product=True), {}
     if name == "mixture":
-        return models.GaussianMixture(standardise="none"), {}
+        return models.GaussianMixture((1, 2, 3), starts=3, standardise="none"), {}
     if name == "pca":
         return models.PCA(code, standardise="none"), {}
     if name == "ae":

@@ -15,12 +15,10 @@ from probdl.models.anomalies.plans import Plan, Pool, fold_plans, split_plan
 from probdl.models.anomalies.scores import METHODS, Method, methods_of, scores_of
 from probdl.models.arguments import count
 
-UNLIKE = "it says nothing of rows that come from elsewhere"
-
 
 def anomaly_table(
     x: Any,
-    methods: Sequence[str] | Mapping[str, Any] = METHODS,
+    methods: Sequence[Any] | Mapping[str, Any] = METHODS,
     *,
     train: Any = None,
     labels: Any = None,
@@ -59,9 +57,9 @@ def anomaly_table(
 
     Args:
         x: the rows that are judged, array-like (n, ...) or a DataFrame; at least two rows a fold without ``train``.
-        methods: names; or {name: model}, with models of your own that are not fitted yet (copies of them are) or None
-            for a name above. A model is asked for −log_prob, −log_likelihood, anomaly_score or −score_samples, the
-            first that it has.
+        methods: names; models of your own as {name: model}, alone or in a list beside names. Copies of them are
+            fitted anew, and asked for −log_prob, −log_likelihood, anomaly_score or −score_samples, the first that they
+            have.
         train: rows known to be normal, like those of ``x``; none of them may be in ``x``.
         labels: (n,), True or 1 for anomalies; used for ROC alone.
         rate: the false-alarm rate, in (0, 1).
@@ -143,9 +141,9 @@ def _by(name: str, method: Method, rows: Any, plan: Plan, rate: float, seed: int
 
 def _copies(pool: Pool) -> list[str]:
     """Return a note on rows of x that are in train too."""
-    rows = pool.rows.reshape(len(pool.rows), -1)
     if not pool.train:
         return []
+    rows = pool.rows.reshape(len(pool.rows), -1)
     same = rows.unique(dim=0, return_inverse=True)[1]
     n = int(torch.isin(same[pool.train :], same[: pool.train]).sum())
     return (
@@ -157,11 +155,11 @@ def _guarantee(rate: float, alone: bool) -> str:
     if alone:
         return (
             f"if the rows of x are exchangeable, each is flagged with probability at most {rate:g}, by a method; "
-            f"anomalies among them that score higher make flags fewer. {UNLIKE.capitalize()}"
+            "anomalies among them that score higher make flags fewer"
         )
     return (
         f"a row exchangeable with those of train is flagged with probability at most {rate:g}, by a method, over the "
-        f"draw of the calibration rows; given these the rate lies within thresholds' interval. {UNLIKE.capitalize()}"
+        f"draw of the calibration rows; given these the rate lies within thresholds' interval"
     )
 
 
