@@ -27,7 +27,7 @@ def draw_roc(found: Anomalies, ax: Axes | None) -> Axes:
     ax.annotate(f" {found.rate:g} asked", (found.rate, 0.0), color=style.MUTED, fontsize="small")
     ax.plot([0, 1], [0, 1], color=style.MUTED, lw=0.8, ls="--")
     ax.set(xlabel="false alarms (share of normal rows)", ylabel="detected (share of anomalies)")
-    ax.legend(frameon=False, loc="lower right", fontsize="small")
+    ax.legend(loc="lower right", fontsize="small", framealpha=1, edgecolor="none")
     return ax
 
 
@@ -42,5 +42,5 @@ def draw_p_values(found: Anomalies, ax: Axes | None) -> Axes:
     ax.axvline(found.rate, color=style.MUTED, lw=0.8, ls=":")
     ax.plot([0, 1], [0, 1], color=style.MUTED, lw=0.8, ls="--")
     ax.set(xlabel="conformal p-value", ylabel="share of rows at most there")
-    ax.legend(frameon=False, loc="lower right", fontsize="small")
+    ax.legend(loc="lower right", fontsize="small", framealpha=1, edgecolor="none")
     return ax
