@@ -54,3 +54,14 @@ def test_the_block_of_the_page_on_seeing_runs(monkeypatch):
     namespace = {}
     exec(blocks((ROOT / "docs" / "seeing.md").read_text(encoding="utf-8"))[0][1], namespace)
     assert namespace["fooled"].success.all()
+
+
+def test_the_block_of_the_page_on_the_classics_runs(monkeypatch):
+    from probdl.models import VAE
+
+    fit = VAE.fit
+    monkeypatch.setattr(VAE, "fit", lambda self, x: fit(self, x, steps=30, progress=False))
+    namespace = {}
+    exec(blocks((ROOT / "docs" / "classics.md").read_text(encoding="utf-8"))[0][1], namespace)
+    assert namespace["found"].table["mixture"].flagged.mean() > 0.5  # of the malignant
+    assert namespace["found"].table["pca"].flagged.mean() < 0.3  # as the page says

@@ -40,7 +40,7 @@ def methods_of(methods: Any) -> dict[str, Method]:
         methods = [methods]
     if not isinstance(methods, (Mapping, Sequence)) or not methods:
         raise ValueError(f"methods must be names among {list(METHODS)}, or {{name: model}}; got {methods!r}.")
-    named = {}
+    named: dict[Any, Any] = {}
     for part in [methods] if isinstance(methods, Mapping) else methods:
         named |= part if isinstance(part, Mapping) else {part: None}
     return {name: _own(name) if model is None else _passed(name, model) for name, model in named.items()}
@@ -96,7 +96,9 @@ def scores_of(name: str, method: Method, fit: Any, rows: Any, seed: int) -> tupl
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         try:
-            model, how = (deepcopy(method.model), {}) if method.model is not None else build(name, *fit.shape, seed)
+            model, how = (
+                (deepcopy(method.model), {}) if method.model is not None else build(name, len(fit), fit.shape[1], seed)
+            )
             known = signature(model.fit).parameters
             model.fit(fit, **how, **{k: v for k, v in {"seed": seed, "progress": False}.items() if k in known})
             found = _score(model, rows, method.ways)

@@ -49,7 +49,8 @@ def anomaly_table(
     ====================  ==============================================================================================
     "kde"                 −log p(x) of a ``KDE``
     "mixture"             −log p(x) of a ``GaussianMixture``
-    "pca"                 squared distance from the plane of a third of the components, at most ten (``PCA``)
+    "pca"                 squared distance from the plane of a third of the components, at most ten (``PCA``); blind
+                          to distances within it, which {"mine": PCA(k)} sees too, by its density
     "ae"                  the same of an ``Autoencoder`` with such a code and 32 hidden units
     "vae"                 −log p(x) of a ``VAE``, by importance weighting
     "isolation forest"    how few random cuts isolate the row (scikit-learn's ``IsolationForest``)
