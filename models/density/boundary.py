@@ -24,7 +24,8 @@ def checked(bounds: Any) -> list[list[float | None]] | list[float | None] | None
     if not isinstance(bounds, Sequence) or isinstance(bounds, str) or not len(bounds):
         raise TypeError(f"bounds must be None, a pair (low, high), or a list of pairs, one a column; got {bounds!r}.")
     if any(isinstance(b, Sequence) for b in bounds):
-        return [[None, None] if b is None else _pair(b) for b in bounds]
+        none: list[float | None] = [None, None]
+        return [none if b is None else _pair(b) for b in bounds]
     return _pair(bounds)
 
 

@@ -14,13 +14,13 @@ from probdl.models.density.smoothing import Kernel
 from probdl.models.density.tiles import Tiles
 
 LEAVE_ONE_OUT = ("lscv", "likelihood")
-SMALLEST, LARGEST, STEPS = 0.01, 10.0, 40  # the grid of bandwidths, as factors of Scott's
+SMALLEST, LARGEST, STEPS = 0.02, 5.0, 24  # the grid of bandwidths, as factors of Scott's
 
 
 def best_factor(rule: str, z: Tensor, weights: Tensor, scott: float) -> float:
     """Return the factor s that minimises a criterion for the Gaussian kernel with bandwidth matrix s²I.
 
-    The least value on a grid from 1/100 to 10 times Scott's factor is refined by Brent's method.
+    The least value on a grid from 1/50 to 5 times Scott's factor is refined by Brent's method.
 
     Args:
         rule: "lscv" or "likelihood".

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 BINS = 2**14
 STAGES = 7
 BEYOND = 0.1  # how far the grid goes beyond the data where there is no bound, as a share of their range
+GONE = 700  # exponents beyond, whose terms are nothing
 SEARCH = (1e-12, 0.1)  # of the squared bandwidth, as a share of the squared length of the grid
 
 
@@ -74,7 +75,8 @@ class _Step:
         """Return ‖f^(order)‖² after diffusion for a time t."""
         import numpy as np
 
-        terms = np.exp(order * np.log(self.frequencies) - self.frequencies * t) * self.squared
+        some = slice(0, np.searchsorted(self.frequencies, GONE / t) + 1)
+        terms = self.frequencies[some] ** order * np.exp(-self.frequencies[some] * t) * self.squared[some]
         return 2 * float(terms.sum())
 
     def __call__(self, t: float) -> float:
