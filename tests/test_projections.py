@@ -15,6 +15,7 @@ from sklearn.manifold import MDS as Smacof
 
 from probdl import ConvergenceWarning, data
 from probdl.models import MDS, PCA, evaluate
+from probdl.models.projections.spectrum import signed
 
 WINE = load_wine().data
 G = torch.Generator().manual_seed(0)
@@ -188,6 +189,13 @@ def test_the_configuration_of_euclidean_distances_comes_back():
     assert model.raw_stress < 1e-12
 
 
+def test_axes_have_their_largest_entry_positive():
+    assert signed(torch.tensor([[1.0, -2.0], [0.5, 0.25]])).tolist() == [[-1.0, 2.0], [0.5, 0.25]]
+    for rows in (X, -X):
+        points = MDS(3).fit(rows).Y
+        assert bool((points.max(0).values == points.abs().max(0).values).all())
+
+
 def test_new_rows_are_placed_by_gowers_formula():
     model = MDS(5, standardise="none").fit(X[:50])
     close(model.encode(X[:50]), model.Y, atol=1e-9)
@@ -201,6 +209,7 @@ def test_new_rows_are_placed_by_gowers_formula():
         given_.encode(-torch.ones(1, 50))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning:sklearn")
 def test_metric_scaling_descends_as_far_as_scikit_learn_from_the_same_start_and_below_the_classical():
     classical = MDS(2, precomputed=True).fit(CITIES)
     ours = MDS(2, precomputed=True, method="metric").fit(CITIES)

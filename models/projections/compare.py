@@ -170,7 +170,8 @@ def _made(method: Any, x: Any, u: Tensor, seed: int, steps: int | None, standard
     if not isinstance(method, str):
         model = method if getattr(method, "fitted", True) else method.fit(x, seed=seed)
         return model.encode(x)
-    n, how = len(u), {"standardise": standardise}
+    n = len(u)
+    how: dict[str, Any] = {"standardise": standardise}
     learn: dict[str, Any] = {"seed": seed, "steps": steps, "progress": False}
     ways: dict[str, Callable[[], Tensor]] = {
         "pca": lambda: PCA(2, **how).fit(x).encode(x),

@@ -111,11 +111,15 @@ def mean_of(values: Tensor, method: str, notes: tuple[str, ...] = ()) -> Estimat
 
 
 def _sorted(x: Tensor) -> Iterator[Tensor]:
-    """Yield of some rows at a time who is nearest, second nearest and so on, (tile, n − 1), themselves left out."""
+    """Yield of some rows at a time who is nearest, second nearest and so on, (tile, n − 1), themselves left out.
+
+    Of rows at the same distance those come first that follow the row in the table, so that ties differ between rows.
+    """
     for start in range(0, len(x), TILE):
         apart = between(x[start : start + TILE], x)
-        apart.diagonal(start).fill_(-1)
-        yield apart.argsort(dim=1, stable=True)[:, 1:]
+        steps = torch.arange(1, len(x), device=x.device)
+        others = (torch.arange(start, start + len(apart), device=x.device)[:, None] + steps) % len(x)
+        yield others.gather(1, apart.gather(1, others).argsort(dim=1, stable=True))
 
 
 def _beyond(order: Tensor, near: Tensor, k: int) -> Tensor:
