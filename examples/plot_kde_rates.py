@@ -2,14 +2,15 @@ r"""
 How fast does a density estimate converge, and in how many dimensions?
 ======================================================================
 
-Let p have β = 2 continuous derivatives. The bias of a kernel estimate at a point is of order :math:`h^2` and its variance
-of order :math:`1 / (n h^d)`. Their balance is :math:`h \asymp n^{-1/(4+d)}`, and then the mean squared error falls like
+Let p have β = 2 continuous derivatives. The bias of a kernel estimate at a point is of order :math:`h^2` and its
+variance of order :math:`1 / (n h^d)`. Their balance is :math:`h \asymp n^{-1/(4+d)}`, and then the mean squared error
+falls like
 
 .. math:: E (\hat p(x) - p(x))^2 \asymp n^{-2β/(2β+d)} = n^{-4/(4+d)},
 
-a rate that no estimate can better for all such densities. In one dimension it is nearly 1/n; in six, four times the rows
-take no more than two fifths off. About the *smoothed* density :math:`p_h = E \hat p` of a fixed bandwidth there is no such
-curse: :math:`\sup_x |\hat p(x) - p_h(x)|` is of order :math:`\sqrt{\log n / n}` at most, whatever d.
+a rate that no estimate can better for all such densities. In one dimension it is nearly 1/n; in six, four times the
+rows take no more than 43 % off. About the *smoothed* density :math:`p_h = E \hat p` of a fixed bandwidth there is no
+such curse: :math:`\sup_x |\hat p(x) - p_h(x)|` is of order :math:`\sqrt{\log n / n}` at most, whatever d.
 
 The data are standard normal in d dimensions, where the errors of a Gaussian kernel are known exactly.
 """
@@ -86,8 +87,8 @@ for d in (1, 2, 4):
 # %%
 # The curse of dimension in one picture. On the left the relative error at the mode, simulated (dots) and exact (lines).
 # In the middle the largest error about :math:`p_h` over √(log n / n), which no dimension changes in its order. On the
-# right the number of rows at which the root of the relative mean squared error at the mode comes down to √.1, at the best
-# h for that point.
+# right the number of rows at which the relative mean squared error at the mode comes down to .1, at the best h for that
+# point.
 
 
 def relative_error(normal, n):
