@@ -9,7 +9,16 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from statsmodels.stats.multitest import multipletests
 
-from probdl.models.anomalies.conformal import allowed, discoveries, needed, p_values, realised, threshold
+from probdl.models.anomalies.conformal import (
+    allowed,
+    discoveries,
+    needed,
+    p_values,
+    p_values_among,
+    realised,
+    threshold,
+    threshold_among,
+)
 from probdl.models.anomalies.roc import auc, average_precision, roc_of
 
 D = torch.float64
@@ -40,6 +49,17 @@ def test_a_score_is_above_the_threshold_exactly_if_its_p_value_is_at_most_the_ra
             threshold(held, rate)
     else:
         assert torch.equal(new > threshold(held, rate), p_values(held, new) <= rate)
+
+
+@settings(deadline=None)
+@given(FEW, RATES)
+def test_among_one_another_scores_have_the_p_values_that_the_others_give_them(values, rate):
+    scores = torch.tensor(values, dtype=D)
+    others = [p_values(torch.cat([scores[:i], scores[i + 1 :]]), scores[i : i + 1])[0] for i in range(len(scores))]
+    torch.testing.assert_close(p_values_among(scores), torch.stack(others))
+    if len(values) > needed(rate):
+        assert torch.equal(scores > threshold_among(scores, rate), p_values_among(scores) <= rate)
+        assert (p_values_among(scores) <= rate).double().mean() <= rate
 
 
 @settings(deadline=None)

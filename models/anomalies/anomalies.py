@@ -25,23 +25,19 @@ class Judged:
     Attributes:
         scores: (n,), in the unit of the method; larger is stranger.
         p: their conformal p-values, (n,).
-        limits: for each plan the threshold and the number of calibration rows.
+        threshold: larger scores are flagged.
+        calibrating: how many rows calibrated each.
     """
 
     scores: Tensor
     p: Tensor
-    limits: tuple[tuple[float, int], ...]
-
-    @property
-    def strangeness(self) -> Tensor:
-        """The place of each row in the order of p-values, and of scores among equal ones; larger is stranger."""
-        return torch.stack([-self.p, self.scores], 1).unique(dim=0, return_inverse=True)[1].double()
+    threshold: float
+    calibrating: int
 
     @property
     def rank(self) -> Tensor:
         """1 for the strangest row; rows that tie have one rank."""
-        place = -self.strangeness
-        return torch.searchsorted(place.sort().values, place) + 1
+        return torch.searchsorted((-self.scores).sort().values, -self.scores) + 1
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -52,6 +48,7 @@ class Anomalies:
         judged: what each method says, by its name.
         index: the rows' labels.
         rate: the false-alarm rate that was asked for.
+        alone: whether there was no ``train``.
         fdr: the false discovery rate that was asked for, or None.
         labels: (n,), True for anomalies, or None.
         guarantee: what holds of the flags, and under which assumption.
@@ -61,6 +58,7 @@ class Anomalies:
     judged: dict[str, Judged]
     index: Any
     rate: float
+    alone: bool
     fdr: float | None
     labels: Tensor | None
     guarantee: str
@@ -85,24 +83,22 @@ class Anomalies:
 
     @property
     def thresholds(self) -> pd.DataFrame:
-        """A row for each method (and fold): a score above ``threshold`` is flagged.
+        """A row for each method: a score above ``threshold`` is flagged.
 
-        Columns: threshold; calibration_rows; asked, the rate; guaranteed, the mean of the realised false-alarm rate for
-        continuous scores, which it does not exceed for others; lower and upper, between which the realised rate lies
-        with probability .95 given these calibration rows (a Beta law).
+        Columns: threshold; calibration_rows, n; asked, the rate; guaranteed, the probability l / (n + 1) of a flag for
+        continuous scores, smaller where scores tie; lower and upper, between which the realised false-alarm rate lies
+        with probability .95 over the draw of the calibration rows (a Beta law). Without ``train`` these are NaN: of the
+        rows that were judged l are flagged, and nothing is said of others.
         """
         import pandas as pd
 
-        records, keys = [], []
-        for name, found in self.judged.items():
-            for fold, (limit, n) in enumerate(found.limits):
-                low, high = realised(n, self.rate)
-                records.append((limit, n, self.rate, allowed(n, self.rate) / (n + 1), low, high))
-                keys.append((name, fold) if len(found.limits) > 1 else name)
-        several = isinstance(keys[0], tuple)
-        index = pd.MultiIndex.from_tuples(keys, names=["method", "fold"]) if several else pd.Index(keys, name="method")
+        records = []
+        for found in self.judged.values():
+            n = found.calibrating
+            low, high = (math.nan, math.nan) if self.alone else realised(n, self.rate)
+            records.append((found.threshold, n, self.rate, allowed(n, self.rate) / (n + 1), low, high))
         columns = ["threshold", "calibration_rows", "asked", "guaranteed", "lower", "upper"]
-        return pd.DataFrame(records, index=index, columns=columns)
+        return pd.DataFrame(records, index=pd.Index(list(self.judged), name="method"), columns=columns)
 
     @property
     def agreement(self) -> pd.DataFrame:
@@ -116,7 +112,7 @@ class Anomalies:
         records, keys = [], list(combinations(self.judged, 2))
         for a, b in ((self.judged[first], self.judged[second]) for first, second in keys):
             x, y = a.p <= self.rate, b.p <= self.rate
-            rho = spearmanr(a.strangeness.numpy(), b.strangeness.numpy()).statistic
+            rho = spearmanr(a.scores.numpy(), b.scores.numpy()).statistic
             records.append((float(rho), int((x & y).sum()), int((x & ~y).sum()), int((~x & y).sum())))
         index = pd.MultiIndex.from_tuples(keys, names=["first", "second"])
         return pd.DataFrame(records, index=index, columns=["spearman", "both", "first_only", "second_only"])
@@ -130,7 +126,7 @@ class Anomalies:
         """
         if self.labels is None:
             raise ValueError("There is no ROC without labels: pass labels= to anomaly_table, True for anomalies.")
-        return {name: roc_of(found.strangeness, self.labels) for name, found in self.judged.items()}
+        return {name: roc_of(found.scores, self.labels) for name, found in self.judged.items()}
 
     @property
     def auc(self) -> pd.DataFrame:

@@ -35,6 +35,26 @@ def p_values(calibration: Tensor, scores: Tensor) -> Tensor:
     return (1 + n - below).double() / (n + 1)
 
 
+def p_values_among(scores: Tensor) -> Tensor:
+    r"""Return the conformal p-value of each score with all others to calibrate: its rank from above, by n.
+
+    Valid, :math:`P(p_i \le \alpha) \le \alpha`, if the scores are exchangeable: as those are that models give to rows
+    which they did not see, by folds drawn at random. At most the share α of the rows has p ≤ α, whatever the rows are.
+
+    Args:
+        scores: (n,); larger is stranger.
+
+    Returns:
+        (n,), float64, multiples of 1 / n.
+
+    Example:
+        >>> p_values_among(torch.tensor([1.0, 3.0, 2.0, 2.0]))
+        tensor([1.0000, 0.2500, 0.7500, 0.7500], dtype=torch.float64)
+    """
+    n = len(scores)
+    return (n - torch.searchsorted(scores.sort().values, scores.contiguous())).double() / n
+
+
 def allowed(n: int, rate: float) -> int:
     r"""Return l, the largest with l / (n + 1) ≤ rate: so many of the p-values that are possible are flagged.
 
@@ -74,6 +94,16 @@ def threshold(calibration: Tensor, rate: float) -> float:
         95.0
     """
     return float(calibration.sort(descending=True).values[allowed(len(calibration), rate) - 1])
+
+
+def threshold_among(scores: Tensor, rate: float) -> float:
+    """Return the threshold that belongs to ``p_values_among``: the (l + 1)-th largest score, of n − 1 that calibrate.
+
+    Example:
+        >>> threshold_among(torch.arange(100.0), 0.05)
+        94.0
+    """
+    return float(scores.sort(descending=True).values[allowed(len(scores) - 1, rate)])
 
 
 def realised(n: int, rate: float, level: float = 0.95) -> tuple[float, float]:

@@ -18,7 +18,7 @@ class Plan:
     """Rows of the pool by their index.
 
     Attributes:
-        fit, calibrate, judge: (n,) each, disjoint.
+        fit, calibrate, judge: (n,) each, disjoint; of folds, whose rows calibrate one another, the second is empty.
     """
 
     fit: Tensor
@@ -33,18 +33,12 @@ def split_plan(train: int, judged: int, share: float, seed: int) -> Plan:
     return Plan(order[held:], order[:held], torch.arange(train, train + judged))
 
 
-def fold_plans(n: int, folds: int, share: float, seed: int) -> list[Plan]:
-    """Return a plan for each fold of n rows: the rows after it, in a random circle, calibrate, and the rest fit."""
+def fold_plans(n: int, folds: int, seed: int) -> list[Plan]:
+    """Return a plan for each of some folds of n rows, drawn at random: all rows outside of it fit, and it is judged."""
     if n < 2 * folds:
         raise ValueError(f"x must have at least two rows for each of {folds} folds; got {n}. Pass train= or more rows.")
-    order, found, start = _shuffled(n, seed), [], 0
-    for fold in order.tensor_split(folds):
-        circle = order.roll(-start)
-        others = circle[len(fold) :]
-        held = _held(len(others), share)
-        found.append(Plan(others[held:], others[:held], fold))
-        start += len(fold)
-    return found
+    parts, nothing = _shuffled(n, seed).tensor_split(folds), torch.zeros(0, dtype=torch.long)
+    return [Plan(torch.cat([*parts[:k], *parts[k + 1 :]]), nothing, part) for k, part in enumerate(parts)]
 
 
 def _held(n: int, share: float) -> int:

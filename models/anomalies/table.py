@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probdl.access import tensor
 from probdl.models.anomalies.anomalies import Anomalies, Judged
-from probdl.models.anomalies.conformal import allowed, p_values, threshold
+from probdl.models.anomalies.conformal import allowed, p_values, p_values_among, threshold, threshold_among
 from probdl.models.anomalies.plans import Plan, Pool, fold_plans, split_plan
 from probdl.models.anomalies.scores import METHODS, Method, methods_of, scores_of
 from probdl.models.arguments import count
@@ -38,10 +38,11 @@ def anomaly_table(
     over the draw of the calibration rows too. Given these, the rate of all further rows is what it is, near or far: its
     Beta law stands in ``thresholds``.
 
-    Without ``train`` each fold of ``x`` is judged by models and thresholds of the other folds, of which a part fits and
-    a part calibrates. If no row is an anomaly, each is flagged with probability at most the rate; exactly so, where
-    cross-conformal p-values, which calibrate by all other rows, guarantee only twice the rate. Anomalies among the
-    rows that calibrate and score above a row only raise its p-value: fewer rows are flagged, not more.
+    Without ``train`` each fold of ``x`` is scored by models of the other folds, so that no row judges itself, and all
+    other rows calibrate. If no row is an anomaly these scores are exchangeable, and each row is flagged with
+    probability at most the rate. (That is said of the rows of ``x``; for new rows such cross-conformal p-values
+    guarantee only twice the rate.) A rate is then a share: the l = ⌊rate · n⌋ strangest rows are flagged, whatever they
+    are. Each anomaly among them leaves one flag less for normal rows.
 
     Rows that methods of the package get are standardised by the rows that fit; columns of categories are zeros and
     ones. A model of yours gets the rows as they were passed.
@@ -64,7 +65,7 @@ def anomaly_table(
         train: rows known to be normal, like those of ``x``; none of them may be in ``x``.
         labels: (n,), True or 1 for anomalies; used for ROC alone.
         rate: the false-alarm rate, in (0, 1).
-        calibration: the share of the rows not judged that calibrates; the others fit.
+        calibration: the share of ``train`` that calibrates; the others fit.
         folds: without ``train``.
         fdr: a false discovery rate, in (0, 1), for the rule of Benjamini and Hochberg on all rows of ``x``; needs
             ``train``.
@@ -99,45 +100,49 @@ def anomaly_table(
     """
     ways, rate = methods_of(methods), _share(rate, "rate")
     calibration, pool = _share(calibration, "calibration"), Pool.of(x, train)
-    if fdr is not None and (_share(fdr, "fdr"), train is None)[1]:
-        raise ValueError("fdr must be None without train: rows of x then calibrate one another, and no proof holds.")
+    if fdr is not None and train is None and _share(fdr, "fdr"):
+        raise ValueError("fdr must be None without train: rows of x then calibrate one another, by rank alone.")
+    fdr = None if fdr is None else _share(fdr, "fdr")
     kinds = None if labels is None else _kinds(labels, len(pool.index))
     if train is None:
-        plans = fold_plans(len(pool.index), count(folds, "folds", 2), calibration, seed)
+        plans = fold_plans(len(pool.index), count(folds, "folds", 2), seed)
     else:
         plans = [split_plan(pool.train, len(pool.index), calibration, seed)]
-    for plan in plans:
-        allowed(len(plan.calibrate), rate)
+    allowed(len(pool.index) - 1 if train is None else len(plans[0].calibrate), rate)
     found, notes = _judged(pool, plans, ways, rate, seed)
-    return Anomalies(found, pool.index, rate, fdr, kinds, _guarantee(rate, train is None), tuple(notes))
+    return Anomalies(found, pool.index, rate, train is None, fdr, kinds, _guarantee(rate, train is None), notes)
 
 
 def _judged(
     pool: Pool, plans: list[Plan], ways: dict[str, Method], rate: float, seed: int
-) -> tuple[dict[str, Judged], list[str]]:
+) -> tuple[dict[str, Judged], tuple[str, ...]]:
     """Return what each method says of the rows in their order, and notes."""
     numbers = [pool.numbers(plan) for plan in plans]
     notes = [*_copies(pool), *(note for _, left_out in numbers for note in left_out)]
-    found = {}
+    found, home = {}, torch.cat([plan.judge for plan in plans]).argsort()
     for name, method in ways.items():
-        parts = []
+        held, new = [], []
         for plan, (rows, _) in zip(plans, numbers):
-            part, warned = _by(name, method, pool if method.model is not None else rows, plan, rate, seed)
-            parts.append(part)
+            scores, warned = _scored(name, method, rows if method.model is None else pool, plan, seed)
+            held.append(scores[: len(plan.calibrate)])
+            new.append(scores[len(plan.calibrate) :])
             notes += warned
-        home = torch.cat([plan.judge for plan in plans]).argsort()
-        scores, p = (torch.cat(each)[home] for each in zip(*((part.scores, part.p) for part in parts)))
-        found[name] = Judged(scores, p, tuple(limit for part in parts for limit in part.limits))
-    return found, list(dict.fromkeys(notes))
+        found[name] = _calibrated(torch.cat(held), torch.cat(new)[home], rate)
+    return found, tuple(dict.fromkeys(notes))
 
 
-def _by(name: str, method: Method, rows: Any, plan: Plan, rate: float, seed: int) -> tuple[Judged, list[str]]:
-    """Return what one method says of the rows that one plan judges."""
+def _scored(name: str, method: Method, rows: Any, plan: Plan, seed: int) -> tuple[Tensor, list[str]]:
+    """Return one method's scores of the rows that calibrate and then of those that are judged, and warnings."""
     part = rows.part if isinstance(rows, Pool) else lambda some: rows[some]
     # Scored in one call: the noise of a Monte Carlo score is then exchangeable too.
-    scores, warned = scores_of(name, method, part(plan.fit), part(torch.cat([plan.calibrate, plan.judge])), seed)
-    held, new = scores.tensor_split([len(plan.calibrate)])
-    return Judged(new, p_values(held, new), ((threshold(held, rate), len(held)),)), warned
+    return scores_of(name, method, part(plan.fit), part(torch.cat([plan.calibrate, plan.judge])), seed)
+
+
+def _calibrated(held: Tensor, new: Tensor, rate: float) -> Judged:
+    """Return p-values and threshold of new scores; without others that calibrate they calibrate one another."""
+    if len(held):
+        return Judged(new, p_values(held, new), threshold(held, rate), len(held))
+    return Judged(new, p_values_among(new), threshold_among(new, rate), len(new) - 1)
 
 
 def _copies(pool: Pool) -> list[str]:
@@ -155,8 +160,8 @@ def _copies(pool: Pool) -> list[str]:
 def _guarantee(rate: float, alone: bool) -> str:
     if alone:
         return (
-            f"if the rows of x are exchangeable, each is flagged with probability at most {rate:g}, by a method; "
-            "anomalies among them that score higher make flags fewer"
+            f"if the rows of x are exchangeable, each is flagged with probability at most {rate:g}, by a method; the "
+            f"share {rate:g} is flagged whatever the rows are, and nothing is said of other rows"
         )
     return (
         f"a row exchangeable with those of train is flagged with probability at most {rate:g}, by a method, over the "
