@@ -140,6 +140,8 @@ def test_repeated_columns_have_components_but_no_density():
     close(model.reconstruct(x), x)
     with pytest.raises(ValueError, match="Pass a smaller latent_dim"):
         model.log_likelihood(x)
+    with pytest.raises(ValueError, match="Pass a smaller latent_dim"):
+        PCA(3).fit(x).log_likelihood(x)
     with pytest.raises(ValueError, match="whiten must be False"):
         PCA(3, whiten=True).fit(x)
     with pytest.raises(ValueError, match="latent_dim must be a whole number of at least 1; got 0"):
@@ -224,7 +226,8 @@ def test_metric_scaling_descends_as_far_as_scikit_learn_from_the_same_start_and_
     with pytest.raises(NotImplementedError, match="fitted points are Y"):
         ours.encode(CITIES)
     with pytest.warns(ConvergenceWarning, match="larger iterations"):
-        MDS(2, precomputed=True, method="metric", iterations=3).fit(CITIES)
+        few = MDS(2, precomputed=True, method="metric", iterations=3).fit(CITIES)
+    assert ours.raw_stress < few.raw_stress < classical.raw_stress  # it starts there and descends
 
 
 def test_raw_stress_and_stress_are_the_sums_over_pairs():
@@ -247,6 +250,17 @@ def test_distances_that_no_points_have_are_said_with_the_share_of_negative_eigen
     four[1, 2] = four[2, 1] = 4.0  # longer than over 0, by 2 of 4
     notes = MDS(2, precomputed=True).fit(four).notes
     assert notes[1] == "they are not a metric: a detour is shorter by up to 0.5 of the largest distance"
+
+
+def test_single_precision_finds_the_same_and_takes_no_rounding_for_a_finding():
+    for make in (lambda **how: PCA(2, **how), lambda **how: MDS(2, **how)):
+        double, single = make().fit(X).encode(X), make(dtype=torch.float32).fit(X.float()).encode(X.float())
+        assert single.dtype == torch.float32
+        np.testing.assert_allclose(single, double, atol=1e-4)
+    model = PCA(2, dtype=torch.float32).fit(X.float())
+    np.testing.assert_allclose(model.log_likelihood(X).value, PCA(2).fit(X).log_likelihood(X).value, atol=1e-3)
+    table = torch.cdist(X, X).float()
+    assert MDS(2, precomputed=True, dtype=torch.float32).fit((table + table.T) / 2).notes == ()
 
 
 @settings(max_examples=20, deadline=None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-5}  # share of negative eigenvalues that rounding can make
+SLACK = 1e-6  # of the largest distance: what rounding can do to symmetry and to the diagonal
 MOST = 1000  # rows up to which all triangles are looked at
 
 
@@ -22,10 +24,10 @@ def check_distances(x: Tensor) -> Tensor:
     size = float(x.max())
     if size == 0:
         raise ValueError("x must vary; all its distances are 0.")
-    if (most := float(x.diagonal().max())) > 1e-9 * size:
+    if (most := float(x.diagonal().max())) > SLACK * size:
         raise ValueError(f"x must have zeros on its diagonal, the distances of rows from themselves; got {most:.4g}.")
     gap = (x - x.T).abs()
-    if float(gap.max()) > 1e-7 * size:
+    if float(gap.max()) > SLACK * size:
         i, j = divmod(int(gap.argmax()), len(x))
         raise ValueError(
             f"x must be symmetric; x[{i}, {j}] is {float(x[i, j]):.6g} and x[{j}, {i}] is {float(x[j, i]):.6g}. "
@@ -50,11 +52,11 @@ def doubly_centred(d: Tensor) -> Tensor:
 def notes_on(values: Tensor, d: Tensor) -> tuple[str, ...]:
     """Return what a careful reader should know of distances d, by the eigenvalues of their inner products."""
     share = float((-values.clamp(max=0)).sum() / values.abs().sum())
-    if share < 1e-8:
+    if share < (least := ROUNDING.get(d.dtype, 1e-2)):
         return ()
     found = (f"no points have these distances exactly: negative eigenvalues hold {share:.3g} of the absolute sum",)
     if len(d) > MOST:
         return (*found, f"whether they are a metric was not looked at, for more than {MOST} rows")
-    if (worst := worst_detour(d)) > 1e-9:
+    if (worst := worst_detour(d)) > least / 10:
         return (*found, f"they are not a metric: a detour is shorter by up to {worst:.2g} of the largest distance")
     return (*found, "they are a metric: no detour is shorter")

@@ -141,7 +141,7 @@ class MDS(ClassicalModel):
         return None
 
     def _estimate(self, u: Tensor, seed: int) -> None:
-        rows = flat(u)
+        rows = flat(u).double()
         apart = check_distances(rows) if self.precomputed else between(rows, rows)
         values, vectors = torch.linalg.eigh(doubly_centred(apart))
         values, vectors = values.flip(0), vectors.flip(1)
@@ -153,8 +153,8 @@ class MDS(ClassicalModel):
         self.message = "classical scaling"
         if self.method == "metric":
             points = self._descended(apart, points)
-        kept = rows[:0] if self.precomputed else rows
-        self._keep(points=points.contiguous(), apart=apart, spectrum=values, rows=kept)
+        kept = {"points": points, "apart": apart, "spectrum": values, "rows": rows[:0] if self.precomputed else rows}
+        self._keep(**{name: value.to(u.dtype).contiguous() for name, value in kept.items()})
         self.message += f": stress {self.stress.value:.3g}" + "".join(f"; {note}" for note in self.notes)
 
     def _descended(self, apart: Tensor, start: Tensor) -> Tensor:
