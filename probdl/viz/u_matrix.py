@@ -96,7 +96,7 @@ def _dots(ax: Axes, places: Tensor, where: Tensor, labels: tuple[list[str], Tens
     palette = LINES if len(names) <= len(LINES) else CLASSES
     for k, name in enumerate(names):
         mine = ((counts.argmax(1) == k) & (size > 0)).nonzero().flatten().tolist()
-        circles = [Circle(places[u].tolist(), float(size[u])) for u in mine]
+        circles = [Circle((float(places[u, 0]), float(places[u, 1])), float(size[u])) for u in mine]
         dots = PatchCollection(circles, facecolor=colour(k, palette), edgecolor="white", linewidths=0.8, zorder=2)
         ax.add_collection(dots)
         if name:
