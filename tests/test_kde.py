@@ -10,11 +10,12 @@ from scipy.stats import gaussian_kde
 from sklearn.neighbors import KernelDensity
 from statsmodels.nonparametric.kernel_density import KDEMultivariate
 
-from probdl import ConvergenceError, ConvergenceWarning, divergences
+from probdl import ConvergenceError, ConvergenceWarning, divergences, viz
 from probdl.models import KDE, evaluate
 from probdl.models.density import bandwidths, cross_validation, plug_in
 from probdl.models.density.smoothing import Kernel
 from probdl.models.density.tiles import Tiles
+from probdl.viz.posteriors.regions import surface
 
 G = torch.Generator().manual_seed(0)
 X = torch.randn(300, 2, generator=G, dtype=torch.float64) @ torch.tensor([[1.0, 0.8], [0.0, 0.5]]).double() + 3
@@ -140,6 +141,12 @@ def test_constants_of_the_kernels(d, product):
     gauss = KDE("silverman", product=product).fit(X)
     ratio = Kernel("epanechnikov", product, 2).canonical
     assert torch.allclose(ours.bandwidth_matrix, ratio**2 * gauss.bandwidth_matrix)
+
+
+@pytest.mark.parametrize("rule", ["lscv", "likelihood", "isj"])
+def test_rules_smooth_alike_with_each_kernel(rule):
+    ratio = KDE(rule, kernel="epanechnikov").fit(X[:, 0]).root / KDE(rule).fit(X[:, 0]).root
+    assert float(ratio) == pytest.approx(15**0.2 * (4 * math.pi) ** 0.1, rel=1e-12)
 
 
 def test_auto_says_what_it_chose():
@@ -297,3 +304,17 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was():
     assert torch.equal(model.log_prob(Y), before)
     with pytest.raises(ConvergenceError), pytest.warns(ConvergenceWarning):
         KDE("lscv").fit(torch.tensor([0.0, 1.0] * 20))
+
+
+def test_pictures_take_the_distribution():
+    p = KDE().fit(X).distribution
+    found = surface(p, [0.5, 0.9])
+    top = found.density.argmax()  # the picture's density is known up to a constant
+    height = float(
+        found.density.max() / p.log_prob(torch.stack([found.x.flatten()[top], found.y.flatten()[top]])).exp()
+    )
+    at_draws = height * p.log_prob(p.draws(20_000, torch.Generator().manual_seed(1))).exp()
+    for level, mass in zip(found.levels.sort(descending=True).values, (0.5, 0.9)):
+        assert float((at_draws > level).double().mean()) == pytest.approx(mass, abs=0.02)
+    ax = viz.density_contours(p, KDE(bounds=[(1.0, None), None]).fit(X[X[:, 0] > 1]).distribution)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["p", "q"]

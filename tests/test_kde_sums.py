@@ -126,3 +126,24 @@ def test_far_tiles_are_skipped():
     tiles = Tiles.of(100 * x)
     keep = sums._relevant(tiles, tiles.low, tiles.high, None)
     assert float(keep.double().mean()) < 0.15
+
+
+def test_what_matters_in_the_ninth_digit_is_not_skipped():
+    away = math.sqrt(2 * math.log(1e9))
+    x = torch.cat([torch.zeros(128, 1), torch.full((128, 1), away)]).double()
+    found = sums.gaussian(Tiles.of(x), Tiles.of(torch.zeros(1, 1).double()))
+    assert float(found) - math.log(128) == pytest.approx(1e-9, rel=1e-4)
+
+
+def test_a_point_left_out_makes_nothing_skipped():
+    x, w = torch.zeros(256, 1).double(), torch.zeros(256).double()
+    x[128:], w[0], w[128:] = 10, 1, 1
+    found = sums.gaussian(Tiles.of(x, w))
+    assert float(found[0]) == pytest.approx(math.log(128) - 50, rel=1e-12)
+
+
+def test_the_least_of_a_tile_counts_its_scatter():
+    x = torch.linspace(-1, 1, 101).double()[:, None]
+    tile, at = Tiles.of(x), torch.zeros(1, 1).double()
+    sure, truth = float(least(at, at, tile)), float((-x.square() / 2).logsumexp(0))
+    assert truth - 0.03 < sure < truth

@@ -117,7 +117,8 @@ def checked(bandwidth: Any) -> Any:
         raise TypeError(f"bandwidth must be a rule, a number, d numbers or a (d, d) matrix; got {bandwidth!r}.")
     value = tensor([bandwidth] if isinstance(bandwidth, (int, float)) else bandwidth, "bandwidth")
     if value.ndim == 2:
-        return _root(value).tolist() and value.tolist()
+        _root(value)  # raises
+        return value.tolist()
     if value.ndim > 2 or not bool((value > 0).all()):
         raise ValueError(f"bandwidth must be positive: a number, d numbers or a (d, d) matrix; got {bandwidth!r}.")
     return float(value[0]) if isinstance(bandwidth, (int, float)) else value.tolist()
@@ -153,7 +154,7 @@ def _given(bandwidth: Any, sample: Sample) -> Tensor:
 
 def warn_of_ties(x: Tensor, rule: Any) -> None:
     """Warn where so many rows stand more than once that rules for continuous data mislead."""
-    if rule not in ("auto", "isj", *LEAVE_ONE_OUT):
+    if rule not in ("isj", *LEAVE_ONE_OUT) and not (rule == "auto" and x.shape[1] == 1):
         return
     distinct = len(x.unique(dim=0))
     if distinct < 0.9 * len(x):
