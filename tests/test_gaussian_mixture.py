@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import BayesianGaussianMixture
 
 import probdl
-from probdl.models import GaussianMixture
+from probdl.models import GaussianMixture, evaluate
 from probdl.models.clustering import mixture_program, number_of_components
 from probdl.models.clustering.normal_predictive import scales_of
 
@@ -41,6 +41,13 @@ def on_a_line():
     return GaussianMixture(2).fit(np.concatenate([stats.norm.ppf(np.arange(1, 10) / 10), [70.0, 72.0, 75.0, 81.0]]))
 
 
+@pytest.fixture(scope="module")
+def in_four():
+    """One component of a dozen rows in four dimensions."""
+    noise = torch.Generator().manual_seed(0)
+    return GaussianMixture(1).fit(torch.randn(12, 4, dtype=torch.float64, generator=noise))
+
+
 def by_draws(posterior, u, draws=4000):
     """The posterior predictive density of rows in standardised units: the mean over draws of all parameters."""
     q = {name: x.numpy() for name, x in posterior.draws(draws, seed=1).items() if name != "z"}
@@ -53,14 +60,14 @@ def by_draws(posterior, u, draws=4000):
     return total.mean(1), total.std(1) / draws**0.5
 
 
-@pytest.mark.parametrize("name", ["model", "on_a_line"])
+@pytest.mark.parametrize("name", ["model", "on_a_line", "in_four"])
 def test_the_density_is_the_mean_over_draws_of_the_posterior(name, request):
     """Six standard errors at 8 rows: false alarms below 1e-7."""
     fitted = request.getfixturevalue(name)
     x = fitted.sample(8, seed=2).reshape(8, -1)
     units = fitted.units
     expected, error = by_draws(fitted.posterior, ((x - units.shift) / units.scale).numpy())
-    ours = fitted.log_prob(x if name == "model" else x[:, 0]).exp().numpy() * float(units.scale.prod())
+    ours = fitted.log_prob(x[:, 0] if name == "on_a_line" else x).exp().numpy() * float(units.scale.prod())
     assert (abs(ours - expected) < 6 * error).all()
     assert (error < 0.1 * expected).all()
 
@@ -103,6 +110,7 @@ def test_the_bound_finds_the_three_components_and_their_parameters(model):
     x, labels = simulated()
     assert len(model.weights) == 3
     assert model.bounds["bound"].idxmax() == 3
+    assert model.bounds.index.tolist() == [1, 2, 3, 4, 5]  # two more have not raised it
     assert adjusted_rand_score(labels, model.predict(x)) > 0.85
     assert (abs(model.weights.numpy() - WEIGHTS) < 4 * model.weights_sd.numpy()).all()
     assert (abs(model.means.numpy() - MEANS) < 4 * model.means_sd.numpy()).all()
@@ -120,6 +128,15 @@ def test_standard_deviations_are_those_of_complete_data_where_components_are_apa
     p = 301 / 402
     np.testing.assert_allclose(fitted.weights, [p, 1 - p], atol=1e-6)
     np.testing.assert_allclose(fitted.weights_sd, (p * (1 - p) / 403) ** 0.5, rtol=1e-6)
+
+
+def test_covariances_are_the_means_over_draws_of_the_inverse_precisions(in_four):
+    """Six standard errors of 16 entries: false alarms below 1e-7."""
+    drawn = in_four.posterior.draws(4000, seed=1)["precision"][:, 0].inverse()
+    outer = in_four.units.scale[:, None] * in_four.units.scale
+    error = drawn.std(0) / 4000**0.5 * outer
+    assert ((in_four.covariances[0] - drawn.mean(0) * outer).abs() < 6 * error).all()
+    assert (error.diagonal() < 0.02 * in_four.covariances[0].diagonal()).all()
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -181,6 +198,8 @@ def test_empty_components_are_dropped_with_a_note():
     assert float(fitted.weights.sum()) == pytest.approx(1)
     assert fitted.responsibilities(x).shape == (60, left)
     assert fitted.bounds["occupied"].tolist() == [left]
+    labellings = gammaln(10) - gammaln(10 - left)  # 9! / (9 − left)!, for empty components are all alike
+    np.testing.assert_allclose(fitted.bounds["bound"] - fitted.bounds["elbo"], labellings)
 
 
 X = torch.randn(60, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -250,6 +269,20 @@ def test_the_error_of_the_quadrature_is_said_and_small(on_a_line):
     found = on_a_line.log_likelihood(np.linspace(-10, 100, 30))
     assert (found.method, found.target) == ("quadrature", "population")
     assert 0 < float(found.stderr.max()) < 1e-4
+
+
+def test_divergences_and_evaluate_take_it(on_a_line):
+    """KL(p‖q) of the law of a row and a normal: minus the entropy, by Simpson's rule, and the normal's closed form."""
+    law, normal = on_a_line.distribution, torch.distributions.MultivariateNormal(
+        torch.tensor([20.0], dtype=torch.float64), torch.tensor([[1000.0]], dtype=torch.float64)
+    )  # fmt: skip
+    x = np.linspace(-300, 500, 80001)
+    p = on_a_line.log_prob(x).numpy()
+    expected = integrate.simpson(np.exp(p) * (p - stats.norm.logpdf(x, 20, 1000**0.5)), x=x)
+    assert float(probdl.divergences.kl(law, normal)) == pytest.approx(expected, abs=0.02)
+    held = on_a_line.sample(40, seed=9)
+    found = evaluate(on_a_line, held, measures=["log_likelihood"]).table.loc["log_likelihood"]
+    assert found["value"] == pytest.approx(float(on_a_line.log_prob(held).mean()))
 
 
 @pytest.mark.parametrize("bad", [0, 2.5, "many", [], [1, 0], True, None])
