@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from probdl.models import VAE, Autoencoder, anomaly_table
-from probdl.models.anomalies.plans import fold_plans, split_plan
-from probdl.models.anomalies.scores import METHODS
+from probdl.models import PCA, VAE, Autoencoder, anomaly_table
+from probdl.models.anomalies.plans import Pool, fold_plans, split_plan
+from probdl.models.anomalies.scores import METHODS, build
 
 D = torch.float64
 FOREST = ["isolation forest"]
@@ -186,13 +186,14 @@ def test_without_clean_rows_the_strangest_are_flagged_and_nothing_is_said_of_oth
 
 
 def test_agreement_is_spearman_s_and_counts_flags():
-    found = anomaly_table(rows(60), [{"m": Mahalanobis()}, *FOREST], train=rows(90, seed=1), rate=0.2)
+    found = anomaly_table(rows(60), [{"m": Mahalanobis()}, *FOREST], train=rows(90, seed=2), rate=0.2)
     a, b = (found.table[name] for name in ("m", *FOREST))
     row = found.agreement.loc[("m", "isolation forest")]
     assert row["spearman"] == pytest.approx(stats.spearmanr(a["score"], b["score"]).statistic)
     assert row["both"] == (a["flagged"] & b["flagged"]).sum()
     assert row["first_only"] == (a["flagged"] & ~b["flagged"]).sum()
     assert row["second_only"] == (~a["flagged"] & b["flagged"]).sum()
+    assert row["first_only"] != row["second_only"]
     assert 0 < row["both"] < a["flagged"].sum() + b["flagged"].sum()
 
 
@@ -356,3 +357,28 @@ def test_the_report_states_the_guarantee():
     assert repr(found).startswith("isolation forest: ")
     assert "flagged with probability at most 0.1" in repr(found)
     assert "if the rows of x are exchangeable" in anomaly_table(X, FOREST, rate=0.1).guarantee
+
+
+def test_numbers_are_standardised_by_the_rows_that_fit_and_categories_are_not():
+    table = pd.DataFrame({"a": rows(40)[:, 0].numpy(), "kind": ["u", "v"] * 20})
+    plan = split_plan(40, 0, 0.5, 0)
+    numbers, left_out = Pool.of(table, None).numbers(plan)
+    fit = torch.tensor(table["a"].to_numpy())[plan.fit]
+    torch.testing.assert_close(
+        numbers[:, 0], (torch.tensor(table["a"].to_numpy()) - fit.mean()) / fit.std(correction=0)
+    )
+    assert numbers[:2, 1:].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert left_out == []
+
+
+def test_rows_that_tie_have_one_rank():
+    part = anomaly_table(rows(80), {"m": Coarse()}, rate=0.1).table["m"]
+    assert part["score"].duplicated().any()
+    assert part["rank"].tolist() == part["score"].rank(ascending=False, method="min").astype(int).tolist()
+
+
+def test_the_score_of_principal_components_is_the_distance_from_their_plane():
+    x, plan = rows(60, d=6), split_plan(40, 20, 0.5, 0)
+    found = anomaly_table(x[40:], ["pca"], train=x[:40], rate=0.1).judged["pca"].scores
+    torch.testing.assert_close(found, PCA(2).fit(x[plan.fit]).anomaly_score(x[40:]))
+    assert build("isolation forest", 9, 2, 7)[0].random_state == 7
