@@ -318,3 +318,20 @@ def test_pictures_take_the_distribution():
         assert float((at_draws > level).double().mean()) == pytest.approx(mass, abs=0.02)
     ax = viz.density_contours(p, KDE(bounds=[(1.0, None), None]).fit(X[X[:, 0] > 1]).distribution)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["p", "q"]
+
+
+def test_sheather_and_jones_reflect_the_rows_at_a_bound():
+    bounded, both, plain = (
+        float(KDE("isj", bounds=b).fit(x).root[0, 0])
+        for x, b in ((E, (0.0, None)), (torch.cat([E, -E]), None), (E, None))
+    )
+    assert bounded == pytest.approx(both, rel=0.02)
+    assert plain < 0.9 * both
+
+
+def test_draws_and_moments_count_weights_and_the_kernels_variance():
+    x, weights = torch.tensor([[0.0], [10.0]]).double(), [0.2, 0.8]
+    model = KDE(2.0, kernel="epanechnikov").fit(x, weights=weights)
+    assert float(model.distribution.mean) == pytest.approx(8)
+    assert float(model.distribution.variance) == pytest.approx(0.2 * 0.8 * 100 + 4 / 5)
+    assert float((model.sample(10_000) > 5).double().mean()) == pytest.approx(0.8, abs=0.02)
