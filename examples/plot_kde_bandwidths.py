@@ -56,7 +56,7 @@ axes[2].loglog(widths, [claw.mise(h, n) for h in widths], color="0.3", label="ex
 for i, rule in enumerate(rules):
     h = float(models[rule].root)
     axes[2].plot(h, claw.mise(h, n), "os^Dv"[i], color=f"C{i}", label=rule, ms=7)
-axes[2].set(title="too noisy on the left, too smooth on the right", xlabel="h", ylabel="MISE", ylim=(3e-3, 0.12))
+axes[2].set(title="exact error of each choice", xlabel="h", ylabel="MISE", ylim=(3e-3, 0.12))
 axes[2].minorticks_off()
 axes[2].set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
 axes[2].legend(frameon=False, fontsize="small", loc="upper center", ncols=2)
@@ -66,7 +66,7 @@ plt.show()
 # **The known answer beside ours.** Twenty samples for each of two sizes. The exact MISE at the best h is what an oracle
 # reaches; the mean of the integrated squared errors of the estimates, with its standard error, is what the rules reach,
 # which choose h anew for each sample. As a check of the estimate itself the oracle's simulated error stands beside its
-# exact one.
+# exact one. Of 100 rows no rule but least squares sees the claws, and that one not always: its errors vary most.
 
 wide = torch.linspace(-5, 5, 1001, dtype=torch.float64)
 generator = torch.Generator().manual_seed(1)
