@@ -49,13 +49,15 @@ def anomaly_table(
 
     ====================  ==============================================================================================
     "kde"                 −log p(x) of a ``KDE``
-    "mixture"             −log p(x) of a ``GaussianMixture``
+    "mixture"             −log p(x) of a ``GaussianMixture`` of one to three components
     "pca"                 squared distance from the plane of a third of the components, at most ten (``PCA``); blind
                           to distances within it, which {"mine": PCA(k)} sees too, by its density
     "ae"                  the same of an ``Autoencoder`` with such a code and 32 hidden units
     "vae"                 −log p(x) of a ``VAE``, by importance weighting
     "isolation forest"    how few random cuts isolate the row (scikit-learn's ``IsolationForest``)
     ====================  ==============================================================================================
+
+    569 rows of 30 columns take 4 seconds on one core with ``train``, 20 without, most of them for the mixtures.
 
     Args:
         x: the rows that are judged, array-like (n, ...) or a DataFrame; at least two rows a fold without ``train``.
