@@ -40,7 +40,7 @@ class GaussianMixture(ClassicalModel, GenerativeModel):
     the labellings of its components that are as good (Bishop 2006, section 10.2). Densities are those of the posterior
     predictive: the parameters are integrated out. Where rows lie in fewer dimensions than they have columns, or
     components would shrink onto equal rows, the likelihood is unbounded; s is then held at (d + 2) / 10, a tenth of the
-    column's variance, and ``message`` says so. The fit holds n·d² numbers many times over, and refuses more than 10⁷.
+    column's variance, and ``message`` says so. The fit holds n·d² numbers many times over, and refuses more than 3·10⁶.
 
     Args:
         components: K; a list or range of numbers, of which the bound chooses one; or "auto": 1, 2, … until two more

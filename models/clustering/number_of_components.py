@@ -15,7 +15,7 @@ from probdl.models.clustering.mixture_program import Components, ascend, is_dege
 
 Numbers = int | str | Sequence[int]
 MOST = 15  # components that "auto" tries, and at most one for two distinct rows
-LARGEST = 10**7  # products of two columns that a fit holds, which is some gigabytes
+LARGEST = 3 * 10**6  # products of two columns that a fit holds: about 4 GB
 PATIENCE = 2  # numbers without a better bound until it stops
 
 

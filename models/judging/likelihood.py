@@ -39,7 +39,7 @@ def _mean(rows: Estimate) -> Estimate:
     n, noise = len(value), rows.stderr
     notes = ["nats for one row, in the data's own units; compare models of the same data in the same units only"]
     if isinstance(noise, Tensor):
-        carlo = float(noise.double().square().sum().sqrt()) / n
-        notes.append(f"the Monte Carlo error of the mean, which stderr counts too, is {carlo:.3g}")
+        numerical = float(noise.double().square().sum().sqrt()) / n
+        notes.append(f"the numerical error of the mean, which stderr counts too, is {numerical:.3g}")
     stderr = float(value.std()) / math.sqrt(n)
     return Estimate(float(value.mean()), stderr, rows.method, rows.target, n, (*notes, *rows.notes[:1]))
