@@ -18,6 +18,13 @@ class Kernel:
     """A covariance function k(x, x') of inputs (n, d), with positive hyperparameters that have names.
 
     Names are those of the simple kernels it is made of, numbered where one occurs twice: "rbf.length", "rbf2.length".
+
+    Example:
+        >>> import torch
+        >>> from probdl.models.kernels import RBF, White
+        >>> k = RBF(length=2.0) + White(0.1)  # sums and products of kernels are kernels
+        >>> isinstance(k, Kernel), k.diagonal(torch.zeros(3, 1))
+        (True, tensor([1.1000, 1.1000, 1.1000]))
     """
 
     def __call__(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -173,7 +180,14 @@ class _Pair(Kernel):
 
 
 class Sum(_Pair):
-    """k₁ + k₂, the covariance of the sum of two independent processes; written ``k1 + k2``."""
+    """k₁ + k₂, the covariance of the sum of two independent processes; written ``k1 + k2``.
+
+    Example:
+        >>> import torch
+        >>> from probdl.models.kernels import RBF, Constant
+        >>> (RBF() + Constant(2.0))(torch.zeros(1, 1))
+        tensor([[3.]])
+    """
 
     def __call__(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the covariances (n, m)."""
@@ -188,7 +202,15 @@ class Sum(_Pair):
 
 
 class Product(_Pair):
-    """k₁ · k₂, written ``k1 * k2``; only one of their variances is free, as only their product is known."""
+    """k₁ · k₂, written ``k1 * k2``; only one of their variances is free, as only their product is known.
+
+    Example:
+        >>> import torch
+        >>> from probdl.models.kernels import RBF, Periodic
+        >>> x = torch.tensor([[0.0], [1.0]])
+        >>> (RBF(length=2.0) * Periodic(period=1.0))(x)[0, 1]  # a whole period apart: the RBF's, exp(-1/8)
+        tensor(0.8825)
+    """
 
     def __call__(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return the covariances (n, m)."""

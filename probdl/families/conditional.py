@@ -15,6 +15,14 @@ class Conditional(nn.Module, ABC):
 
     Args:
         network: maps what is given, (n, ...), to what the family reads as parameters.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from probdl.families import NormalHead
+        >>> p = NormalHead(nn.Identity())  # a family of normals around what its network returns
+        >>> isinstance(p, Conditional), p(torch.zeros(3, 2)).batch_shape
+        (True, torch.Size([3]))
     """
 
     def __init__(self, network: nn.Module) -> None:

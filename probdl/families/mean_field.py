@@ -42,7 +42,16 @@ class MeanFieldNormal(Conditional):
 
 
 def reparameterised(q: Independent, generator: torch.Generator, draws: int) -> Tensor:
-    r"""Draws :math:`z = μ + s ⊙ ε`, ε standard normal, through which gradients flow; shape (draws, n, d)."""
+    r"""Draws :math:`z = μ + s ⊙ ε`, ε standard normal, through which gradients flow; shape (draws, n, d).
+
+    Example:
+        >>> import torch
+        >>> mean = torch.zeros(3, 2, requires_grad=True)
+        >>> z = reparameterised(Independent(Normal(mean, 1.0), 1), torch.Generator().manual_seed(0), draws=5)
+        >>> z.sum().backward()
+        >>> z.shape, mean.grad[0]  # each of 5 draws moves with its mean
+        (torch.Size([5, 3, 2]), tensor([5., 5.]))
+    """
     mean, scale = q.base_dist.loc, q.base_dist.scale
     noise = torch.randn((draws, *mean.shape), generator=generator, dtype=mean.dtype, device=mean.device)
     return mean + scale * noise
@@ -69,6 +78,13 @@ def standard_normal_kl(q: Independent) -> Tensor:
 
 
 def standard_normal_kls(q: Independent) -> Tensor:
-    """Return the terms of ``standard_normal_kl``, one for each row and dimension, (n, d)."""
+    """Return the terms of ``standard_normal_kl``, one for each row and dimension, (n, d).
+
+    Example:
+        >>> import torch
+        >>> mean = torch.tensor([[1.0, 0.0]])
+        >>> standard_normal_kls(Independent(Normal(mean, 1.0), 1))
+        tensor([[0.5000, 0.0000]])
+    """
     mean, scale = q.base_dist.loc, q.base_dist.scale
     return 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log())

@@ -85,6 +85,14 @@ class Joint(Distribution):
     Args:
         parts: of batch shape (n,), and event shape (k,) for k entries.
         entries: of a row, for each part; all of them together are 0, 1, ..., d - 1.
+
+    Example:
+        >>> import torch
+        >>> from torch.distributions import Bernoulli, Independent, Normal
+        >>> normal = Independent(Normal(torch.zeros(1, 2), 1.0), 1)
+        >>> coin = Independent(Bernoulli(torch.full((1, 1), 0.5)), 1)
+        >>> Joint([normal, coin], [[0, 2], [1]]).log_prob(torch.tensor([[0.0, 1.0, 0.0]]))  # -log(2 pi) - log 2
+        tensor([-2.5310])
     """
 
     arg_constraints = {}
