@@ -20,6 +20,7 @@ import time
 import warnings
 
 import numpy as np
+from results import add_flag, keep, ranged, save
 
 SIDES = ("probdl", "scipy", "scikit-learn", "KDEpy")
 CASES = [(1, 10_000), (2, 10_000), (5, 10_000), (2, 100_000)]
@@ -114,6 +115,12 @@ def compared(d, n, rounds):
         ratio = np.median([r["cpu"] / o["cpu"] for r, o in zip(found[side], found["probdl"])])
         away = np.abs(np.expm1(log - ours)).max()
         print(f"{side:13}{cpu:9.3f}{wall:9.3f}{ratio:11.2f}{memory:8.0f}{log.mean():18.6f}{away:19.1e}")
+        ratios = ranged(r["cpu"] / o["cpu"] for r, o in zip(found[side], found["probdl"]))
+        cells = {
+            "CPU s": ranged(r["cpu"] for r in found[side]), "its time ÷ ours": ratios, "MB": memory,
+            "held-out log-likelihood": log.mean(), "largest relative difference": away,
+        }  # fmt: skip
+        keep(f"density at {n} rows from {n} rows, d = {d}", side=side, **cells)
 
 
 def main():
@@ -121,6 +128,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--largest", type=int, default=100_000)
     parser.add_argument("--one", nargs=3, metavar=("SIDE", "D", "N"), help="for the program itself")
+    add_flag(parser)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     if asked.one:
@@ -130,6 +138,7 @@ def main():
     for d, n in CASES:
         if n <= asked.largest:
             compared(d, n, asked.rounds)
+    save(asked, __file__, ("KDEpy",))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+from results import add_flag, keep, ranged, save, uncertain
+
 SECTIONS = ("logistic", "gp", "clutter", "probit", "rows")
 PROGRAMS = Path(__file__).resolve().parent.parent / "tests"
 LONG = {"num_warmup": 1000, "num_samples": 5000, "num_chains": 4, "chain_method": "sequential"}
@@ -209,6 +211,12 @@ def median(runs, key):
     return statistics.median(run[key] for run in runs)
 
 
+def timings(runs):
+    """Seconds of the first call in a process and of later ones, to be kept."""
+    warm = [run["warm"] for run in runs if run.get("warm") is not None]
+    return {"first call, s": ranged(run["seconds"] for run in runs), "later, s": ranged(warm) if warm else ""}
+
+
 def gaps(result, reference):
     """Errors of the means in sds, mean and largest; the ratio of the sds, mean, least and largest."""
     shifts = [abs(m - r) / s for m, r, s in zip(result["mean"], reference["mean"], reference["sd"])]
@@ -244,6 +252,11 @@ def logistic(options):
             warm = f"{median(runs[side], 'warm'):>7.3f} s" if "warm" in first else f"{'':>9}"
             numbers = f"{mean[0]:>8.3g}{mean[1]:>10.3g}  {mean[2]:>9.4g}  {mean[3]:.4g} to {mean[4]:.4g}"
             print(f"{name:<26}{median(runs[side], 'seconds'):>7.3f} s{warm}  {numbers}")
+            cells = {"mean |Δm|/sd": mean[0], "largest |Δm|/sd": mean[1], "sd ratio, least": mean[3]}
+            keep(
+                "logistic regression, 31 coefficients", side=name, **timings(runs[side]), **cells,
+                **{"sd ratio, largest": mean[4]},
+            )  # fmt: skip
     mle = runs["mle"][0]
     if "loglik" in mle:
         print(
@@ -267,6 +280,8 @@ def gp(options):
         if not failed(name, runs[side]):
             times = f"{median(runs[side], 'seconds'):>7.2f} s{median(runs[side], 'warm'):>7.2f} s"
             print(f"{name:<30}{times}{runs[side][0]['evidence']:>15.4f}")
+            title, evidence = "Gaussian process classification, 569 rows", {"log evidence": runs[side][0]["evidence"]}
+            keep(title, side=name, **timings(runs[side]), **evidence)
 
 
 def clutter(options):
@@ -288,6 +303,7 @@ def clutter(options):
     print(f"Seeds 0 to {options.seeds - 1}, {time.perf_counter() - started:.1f} s with the grids")
     for name, values in zip(("|Δ log evidence|", "|Δ mean| / sd", "sd ratio"), zip(*rows)):
         print(f"{name:<18} median {statistics.median(values):.5f}, {min(values):.5f} to {max(values):.5f}")
+        keep(f"clutter, {len(rows)} of {options.seeds} data sets", error=name, **{"over data sets": ranged(values)})
     print(f"ConvergenceErrors: {len(errors)} {errors or ''}")
 
 
@@ -352,6 +368,12 @@ def probit(options):
             f"{name:<15}{seconds:>7.3f} s{q.log_evidence.value:>14.4f}{exact:>20}{ess:>8.0f}  "
             f"{gap[0]:>8.4f}{gap[1]:>9.4f}  {gap[2]:>9.4f}  {gap[3]:.4f} to {gap[4]:.4f}"
         )
+        cells = {
+            "seconds": seconds, "log evidence": q.log_evidence.value,
+            "by importance sampling": uncertain(evidence, error), "ESS": ess, "mean |Δm|/sd": gap[0],
+            "largest |Δm|/sd": gap[1], "sd ratio, least": gap[3], "sd ratio, largest": gap[4],
+        }  # fmt: skip
+        keep("probit regressions", data=name, **cells)
     print("An error of the importance draws of about 1/√ESS sds stands behind each mean.")
 
 
@@ -364,6 +386,8 @@ def rows(options):
             seconds, high = median(runs, "seconds"), median(runs, "peak")
             found.append((n, seconds, high, high - median(runs, "before")))
             print(f"{n:>9}{seconds:>8.2f} s{runs[0]['sweeps']:>8}{high:>11.0f} MB{found[-1][3]:>16.0f} MB", flush=True)
+            cells = {"seconds": ranged(run["seconds"] for run in runs), "MB of the fit": found[-1][3]}
+            keep("logistic regression with 50 coefficients", rows=n, sweeps=runs[0]["sweeps"], **cells)
     if options.plot and found:
         draw(found, options.plot)
 
@@ -409,6 +433,7 @@ def main():
     parser.add_argument("--plot", help="a file for the picture of the last section")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--arguments", nargs="*", default=[], help=argparse.SUPPRESS)
+    add_flag(parser)
     options = parser.parse_args()
     if options.side:
         run_side(options)
@@ -416,6 +441,7 @@ def main():
     for section in options.only:
         print(f"\n== {section} ==", flush=True)
         globals()[section](options)
+    save(options, __file__, ("pyro-ppl", "numpyro", "GPy", "statsmodels"))
 
 
 if __name__ == "__main__":

@@ -256,6 +256,7 @@ def report(found):
         means = [(m, *interval(rows[m])) for m in (*MEASURES, "error") if m in rows and rows[m].notna().all()]
         print(f"  {name}: median {rows.seconds.median():.1f} s, {rows.cpu.median():.1f} CPU-s")
         print("     " + "; ".join(f"{m} {mean:.4f} ± {half:.4f}" for m, mean, half in means))
+        kept(name, rows, rounds)
         if "log-likelihood" in rows and rows["log-likelihood"].notna().all():
             of_rows = ", ".join(
                 f"{v:.2f} ± {se:.2f} (Monte Carlo {mc:.2f})"
@@ -263,6 +264,19 @@ def report(found):
             )
             print(f"     held-out log-likelihood, nats an image, ± standard error over rows: {of_rows}")
     compare(found, "energy" if "energy" in found else "error")
+
+
+def kept(name, rows, rounds):
+    """Keep the row of a side: its times, and means over rounds with their standard errors."""
+    from results import keep, ranged, uncertain
+
+    cells = {"seconds": ranged(rows.seconds), "CPU s": ranged(rows.cpu)}
+    for measure in ("energy", "precision", "recall", "error", "log-likelihood"):
+        if measure in rows and rows[measure].notna().all():
+            mean = rows[measure].mean()
+            error = rows[measure].std(ddof=1) / math.sqrt(rounds)
+            cells[measure] = uncertain(mean, error) if rounds > 1 else mean
+    keep("distance of samples from held-out rows, and squared error of reconstruction", side=name, **cells)
 
 
 def compare(found, measure):
@@ -289,6 +303,9 @@ def main():
     parser.add_argument("--binarise", action="store_true", help="draw each pixel once, black with its grey value")
     parser.add_argument("--only", nargs="+", default=["VAE", "WAE", "AE", "GAN"], help="what names of sides begin with")
     parser.add_argument("--csv", help="where to write every round")
+    from results import add_flag, save  # of this folder; whoever reads this file as a module may not have it
+
+    add_flag(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.disable(logging.WARNING)
@@ -305,6 +322,7 @@ def main():
     if options.csv:
         found.to_csv(options.csv, index=False)
     report(found)
+    save(options, __file__, ("pythae",))
 
 
 if __name__ == "__main__":

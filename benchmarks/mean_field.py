@@ -18,6 +18,8 @@ import subprocess
 import sys
 import time
 
+from results import add_flag, keep, ranged, save
+
 STEPS = 5000
 DATA = ("spector", "breast cancer", "simulated")
 SIDES = ("probdl", "pyro", "numpyro", "pymc")
@@ -250,13 +252,19 @@ def fresh(side, name, threads):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def row(label, seconds, result, bound, optimum, sd):
+def row(label, runs, result, bound, optimum, sd, data):
     import numpy as np
 
     loss = bound(np.concatenate([result["mean"], np.log(result["sd"])]))[0]
     gaps = np.abs(np.array(result["mean"]) - optimum[0]) / sd
+    seconds = statistics.median(runs)
     narrow = np.abs(np.array(result["sd"]) / optimum[1] - 1)
     print(f"  {label:<34}{seconds:>9.3f} s {loss:>11.4f} {gaps.mean():>9.4f} {gaps.max():>9.4f} {narrow.max():>10.1%}")
+    cells = {
+        "seconds": ranged(runs), "loss": loss, "mean |Δm|/sd": gaps.mean(), "largest |Δm|/sd": gaps.max(),
+        "largest error of an sd": narrow.max(),
+    }  # fmt: skip
+    keep(data, side=label.strip(), **cells)
 
 
 def compare(name, options):
@@ -277,17 +285,19 @@ def compare(name, options):
     print(f"\n{name}: {len(y)} × {X.shape[1] + 1}; NUTS R-hat {nuts['rhat']:.4f}, smallest ESS {nuts['ess']:.0f}")
     print(f"  {'':<34}{'median':>11} {'loss':>11} {'|Δm|/sd':>9} {'largest':>9} {'sd, worst':>10}")
     print(f"  {'true mean-field optimum':<34}{'':>11} {best:>11.4f}")
+    keep(name, side="true mean-field optimum", seconds="", loss=best)
     median = {k: statistics.median(r["seconds"] for r in v) for k, v in runs.items() if v[0] is not None}
     labels = {"probdl": "probdl, MeanField()", "pyro": "Pyro, 5000 steps", "numpyro": "NumPyro, 5000 steps",
               "pymc": "PyMC, ADVI, 10,000 steps"}  # fmt: skip
     for side in median:
-        row(labels[side], median[side], runs[side][0], bound, optimum, sd)
+        row(labels[side], [r["seconds"] for r in runs[side]], runs[side][0], bound, optimum, sd, name)
         if side == "probdl":
-            again = statistics.median(r["again"] for r in runs[side])
-            row("  later calls, same process", again, runs[side][0], bound, optimum, sd)
+            again = [r["again"] for r in runs[side]]
+            row("  later calls, same process", again, runs[side][0], bound, optimum, sd, name)
         if side == "numpyro":
-            alone = statistics.median(r["alone"] for r in runs[side])
-            row("  compiled steps alone", alone, runs[side][0], bound, optimum, sd)
+            compiled = [r["alone"] for r in runs[side]]
+            alone = statistics.median(compiled)
+            row("  compiled steps alone", compiled, runs[side][0], bound, optimum, sd, name)
     ratio = np.array(runs["probdl"][0]["sd_lr"]) / sd
     own = np.array(runs["probdl"][0]["sd"]) / sd
     print(f"  sd_lr ÷ NUTS sd {ratio.min():.4f} to {ratio.max():.4f} (sd ÷ NUTS sd {own.min():.2f} to {own.max():.2f})")
@@ -308,6 +318,7 @@ def main():
     parser.add_argument("--data", choices=DATA)
     parser.add_argument("--threads", type=int, default=1, help="the same for all sides")
     parser.add_argument("--runs", type=int, default=3, help="processes for each side; PyMC has one")
+    add_flag(parser)
     options = parser.parse_args()
     if options.side:
         import torch
@@ -318,6 +329,7 @@ def main():
         return
     for name in [options.data] if options.data else DATA:
         compare(name, options)
+    save(options, __file__, ("pyro-ppl", "numpyro", "pymc"))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import time
 import warnings
 
 import torch
+from results import add_flag, keep, ranged, save
 from torch import nn
 
 from probdl.nn import seeded
@@ -84,6 +85,7 @@ def main():
     parser.add_argument("--map-rounds", type=int, default=9, help="of maps; 0 leaves them out")
     parser.add_argument("--calls", type=int, default=5, help="of each map in a round")
     parser.add_argument("--threads", type=int, default=1)
+    add_flag(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {platform.machine()}, {options.threads} thread(s) of torch")
@@ -91,6 +93,7 @@ def main():
         maps(options)
     if options.rounds:
         digits(options)
+    save(options, __file__, ("captum", "openTSNE"))
 
 
 def network():
@@ -161,6 +164,8 @@ def compared(title, sides, rounds, calls):
             seconds[name].append((time.process_time() - cpu) / calls)
     print(f"\n{title}, {rounds} rounds of {calls} calls")
     print(f"  {ours:<20} {spread([1e3 * s for s in seconds[ours]])} ms CPU a call")
+    title, columns = f"{title} of 28 × 28 pixels", ("ms of CPU a call", "its time ÷ ours", "largest difference")
+    keep(title, side=ours, **dict(zip(columns, (ranged([1e3 * s for s in seconds[ours]]), "1", 0))))
     for name in others:
         ratios = [theirs / own for theirs, own in zip(seconds[name], seconds[ours])]
         apart = float((results[name] - results[ours]).abs().max())
@@ -168,6 +173,8 @@ def compared(title, sides, rounds, calls):
             f"  {name:<20} {spread([1e3 * s for s in seconds[name]])} ms CPU a call; "
             f"times ours: {spread(ratios)}; largest difference {apart:.1e}"
         )
+        cells = ranged([1e3 * s for s in seconds[name]]), ranged(ratios), apart
+        keep(title, side=name, **dict(zip(columns, cells)))
 
 
 def spread(values):
@@ -195,6 +202,9 @@ def digits(options):
             f"  {name:<25} KL {kl:.4f}  trustworthiness(12) {trust:.4f}  "
             f"CPU seconds: median {statistics.median(seconds[name]):.1f} ({low:.1f} to {high:.1f})"
         )
+        ratios = ranged(theirs / ours for theirs, ours in zip(seconds[name], seconds["probdl.viz.tsne"]))
+        cells = {"KL (nats)": kl, "trustworthiness": trust, "CPU s": ranged(seconds[name]), "its time ÷ ours": ratios}
+        keep(f"t-SNE of {len(X)} digits, {options.iterations} iterations", side=name, **cells)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import time
 from contextlib import redirect_stderr, redirect_stdout
 
 import torch
+from results import add_flag, keep, ranged, save
 from torch import nn
 from torch.nn.functional import cross_entropy, softplus
 from torch.utils.data import DataLoader, TensorDataset
@@ -197,6 +198,9 @@ def compare(name, data, short, epochs, rounds, sides):
         per = [s / epochs for s in seconds]
         said = f"; loss of the last epoch {statistics.mean(losses):.3f}" if math.isfinite(losses[0]) else ""
         print(f"  {label:<19} median {statistics.median(per):.3f} s an epoch ({min(per):.3f} to {max(per):.3f}){said}")
+        cpu = ranged(theirs[1] / own[1] for theirs, own in zip(runs, found[ours]))
+        loss = statistics.mean(losses) if said else "on another scale"
+        keep(name, side=label, **{"seconds an epoch": ranged(per), "its CPU ÷ ours": cpu, "loss of the last": loss})
     for other in others:
         for clock, label in enumerate(("seconds", "CPU seconds")):
             ratios = sorted(a[clock] / b[clock] for a, b in zip(found[ours], found[other]))
@@ -213,6 +217,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=["vae", "cnn", "lstm"])
+    add_flag(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.disable(logging.WARNING)
@@ -221,6 +226,7 @@ def main():
         for name, task in TASKS.items():
             if options.only in (None, name):
                 task(options)
+    save(options, __file__, ("pythae",))
 
 
 def vae(options):
