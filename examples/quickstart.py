@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")  # pictures go to files
+# sphinx_gallery_thumbnail_path = "quickstart.png"
 
 import matplotlib.pyplot as plt
 import pandas as pd

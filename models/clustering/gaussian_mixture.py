@@ -92,7 +92,7 @@ class GaussianMixture(ClassicalModel, GenerativeModel):
 
     @property
     def bounds(self) -> pd.DataFrame:
-        """For each number of components: the bound with log K!, without it (elbo), and how many have rows."""
+        """The bound with log K! by number of components; without it (elbo), and how many have rows."""
         self._rows("bounds")
         assert self.history is not None
         return self.history.set_index("components")

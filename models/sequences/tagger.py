@@ -28,8 +28,8 @@ class SequenceTagger(LabelledSequences):
     labels is the product, and ``predict`` gives the most probable label of each step, not the most probable path.
 
     Args:
-        hidden, cell, layers, embedding, channels, words, rare, standardise, max_length, dropout, learning_rate, decay,
-            patience, clip, dtype: as of ``SequenceClassifier``.
+        hidden, cell, layers, embedding, channels, words, rare, standardise: as of ``SequenceClassifier``.
+        max_length, dropout, learning_rate, decay, patience, clip, dtype: as of ``SequenceClassifier``.
         bidirectional: whether it reads in both directions.
         missing: a label that stands for "not known"; steps with it have no share in the loss or in scores. None: every
             step needs a label.
