@@ -60,7 +60,13 @@ sphinx_gallery_conf = {
 }
 
 
+def link_to_pages(app, name, source):
+    """Lead links from the manual to scripts, which are files in the repository, to their pages here."""
+    source[0] = sections.to_pages(source[0])
+
+
 def setup(app):
-    """Mend docstrings before and after napoleon reads their sections."""
+    """Mend links of the manual, and docstrings before and after napoleon reads their sections."""
+    app.connect("source-read", link_to_pages)
     app.connect("autodoc-process-docstring", markup.of_property, priority=400)
     app.connect("autodoc-process-docstring", markup.of_docstring, priority=900)

@@ -3,6 +3,7 @@
 The scripts lie flat in ``examples/``; the gallery wants a folder for each section. ``arrange`` copies them there.
 """
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,21 @@ def misplaced(folder: Path) -> list[str]:
         *(f"{name}.py stands in two sections" for name in sorted(set(placed)) if placed.count(name) > 1),
         *(f"{name}.py is named in docs/sections.py and is not there" for name in sorted(set(placed) - there)),
     ]
+
+
+def to_pages(text: str) -> str:
+    """Return a page of the manual whose links to scripts, files in the repository, lead to the gallery's pages.
+
+    Example:
+        >>> to_pages("see [clutter](../examples/plot_clutter.py)")
+        'see [clutter](/gallery/propagation/plot_clutter.rst)'
+    """
+    folders = {name: folder for folder, section in SECTIONS.items() for name in section.scripts}
+
+    def page(link: re.Match[str]) -> str:
+        return f"](/gallery/{folders[link[1]]}/{link[1]}.rst)" if link[1] in folders else link[0]
+
+    return re.sub(r"\]\(\.\./examples/(\w+)\.py\)", page, text)
 
 
 class ByCourse:

@@ -2,11 +2,14 @@
 
 import ast
 import importlib
+import re
+import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-from house import ROOT, sources
+from house import ROOT, clean_environment, sources
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,6 +89,12 @@ def test_scripts_come_in_the_order_of_the_course(site):
     files = [f"{name}.py" for name in section.scripts]
     assert sorted(sorted(files), key=site.sections.ByCourse("sequences")) == files
     assert sorted(files) != files
+
+
+def test_links_to_scripts_lead_to_their_pages(site):
+    text = "[a](../examples/plot_wgan.py), [b](../examples/pictures.py), [c](training.md), `../examples/plot_wgan.py`"
+    wanted = "[a](/gallery/adversarial/plot_wgan.rst), [b](../examples/pictures.py), [c](training.md), "
+    assert site.sections.to_pages(text) == wanted + "`../examples/plot_wgan.py`"
 
 
 def exports():
@@ -211,3 +220,62 @@ def test_nothing_that_is_generated_is_kept():
     for folder in ("docs/_build", "docs/gallery", "docs/reference"):
         assert f"{folder}/" in ignored
         assert f"prune {folder}\n" in pruned
+
+
+SCRIPT = r'''"""
+A script
+========
+
+The score is :math:`|x|`.
+"""
+
+# %%
+# **The known answer beside ours.** Two.
+
+print(1 + 1)
+'''
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A copy of the site with one script, an empty reference and short pages; returns how to build it."""
+    for needed in ("sphinx", "sphinx_gallery", "furo", "myst_parser", "mathjax"):
+        pytest.importorskip(needed, reason='needs the extra "docs"')
+    root = tmp_path_factory.mktemp("small")
+    rubbish = shutil.ignore_patterns("_build", "gallery", "reference", "__pycache__")
+    shutil.copytree(ROOT / "docs", root / "docs", ignore=rubbish)
+    for page in (root / "docs").glob("*.md"):
+        page.write_text("# A page\n\nSee [the script](../examples/quickstart.py), $x$.\n", encoding="utf-8")
+    (root / "examples").mkdir()
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        shutil.copy2(ROOT / name, root)
+    with (root / "docs" / "sections.py").open("a", encoding="utf-8") as file:
+        file.write('\nSECTIONS = {"quickstart": Section("The quickstart", "", ("quickstart",))}\n')
+    with (root / "docs" / "reference.py").open("a", encoding="utf-8") as file:
+        file.write("\nROOMS = ()\n")
+
+    def build(script):
+        (root / "examples" / "quickstart.py").write_text(script, encoding="utf-8")
+        command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "docs", "docs/_build/html"]
+        done = subprocess.run(command, cwd=root, env=clean_environment(), capture_output=True, text=True, timeout=200)
+        return done.returncode, done.stdout + done.stderr, root / "docs" / "_build" / "html"
+
+    return build
+
+
+def test_a_small_site_builds_without_warnings_and_asks_for_nothing_from_elsewhere(small):
+    code, said, html = small(SCRIPT)
+    assert code == 0, said[-3000:]
+    page = (html / "gallery" / "quickstart" / "quickstart.html").read_text(encoding="utf-8")
+    assert ">2\n" in page  # what the script printed
+    loaded = re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="([^"]+)"', page)
+    assert any(link.split("?")[0].endswith("mathjax/tex-svg-full.js") for link in loaded)
+    assert [link for link in loaded if re.match(r"(https?:)?//", link)] == []
+    assert 'href="gallery/quickstart/quickstart.html"' in (html / "training.html").read_text(encoding="utf-8")
+
+
+def test_a_script_that_fails_names_itself_in_the_build(small):
+    code, said, _ = small(SCRIPT.replace("1 + 1", "1 / 0"))
+    assert code != 0
+    assert "quickstart.py" in said
+    assert "ZeroDivisionError" in said
