@@ -22,6 +22,11 @@ def test_every_script_stands_on_the_page():
     assert sorted(linked - scripts) == [], "they are gone"
 
 
+def test_scripts_are_called_by_their_titles():
+    for text, name in re.findall(r"\[([^\]]+)\]\(\.\./examples/(plot_\w+\.py)\)", PAGE):
+        assert f'"""\n{text}\n=' in (ROOT / "examples" / name).read_text(encoding="utf-8"), name
+
+
 def test_the_chapters_stand_in_the_order_of_the_course():
     assert tuple(re.findall(r"^## (.+)$", PAGE, re.MULTILINE))[: len(CHAPTERS)] == CHAPTERS
 
