@@ -97,6 +97,12 @@ def test_links_to_scripts_lead_to_their_pages(site):
     assert site.sections.to_pages(text) == wanted + "`../examples/plot_wgan.py`"
 
 
+def test_every_page_of_the_manual_stands_in_the_index():
+    index = [line.strip() for line in (ROOT / "docs" / "index.rst").read_text(encoding="utf-8").splitlines()]
+    pages = [path.stem for path in (ROOT / "docs").glob("*.md")]
+    assert [page for page in pages if index.count(page) != 1] == []
+
+
 def exports():
     """Read the ``__all__`` of every room from its source."""
     found = {}
