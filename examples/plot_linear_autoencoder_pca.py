@@ -19,6 +19,8 @@ So the autoencoder is a nonlinear relative of principal component analysis. Only
 # The digits of 8×8 pixels, without labels. A descent finds what an eigenvalue problem has in closed form: for several k
 # by tied weights, and for one by untied ones.
 
+import os
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -26,6 +28,8 @@ import torch
 
 from probdl import data
 from probdl.models import Autoencoder, LinearAutoencoder
+
+SHARE = 10 if "PROBDL_FAST" in os.environ else 1  # a trial run takes a tenth of the steps
 
 images = data.digits().images
 x = images.flatten(1).numpy()
@@ -47,7 +51,9 @@ print(tied[10].message)
 # seen too.
 
 train, held = images[:1400], images[1400:]
-deep = {k: Autoencoder(k, standardise="shared").fit(train.flatten(1), steps=1000, progress=False) for k in (2, 10)}
+deep = {
+    k: Autoencoder(k, standardise="shared").fit(train.flatten(1), steps=1000 // SHARE, progress=False) for k in (2, 10)
+}
 linear = {k: LinearAutoencoder(k).fit(train, steps=1000, progress=False) for k in (2, 10)}
 rows, of_deep = [], {}
 for k in (2, 10):

@@ -20,6 +20,7 @@ reach, and we can see by how much they miss it.
 # The digits of 8×8 pixels, 1500 of them. ``hidden=()`` leaves affine maps, whose learning rate and decay are chosen.
 
 import math
+import os
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,6 +30,8 @@ import torch
 from probdl import data, viz
 from probdl.models import VAE
 
+SHARE = 10 if "PROBDL_FAST" in os.environ else 1  # a trial run takes a tenth of the steps
+
 images, _ = data.digits()
 x = images[torch.as_tensor(np.random.RandomState(0).permutation(len(images)))][:1500].flatten(1)
 eigenvalues, axes = torch.linalg.eigh(torch.cov(x.T, correction=0))
@@ -37,7 +40,7 @@ eigenvalues, axes = eigenvalues.flip(0), axes.flip(1)
 vaes = {}
 for q in (2, 10, 20):
     vae = VAE(q, "gaussian", hidden=(), standardise="shared")
-    vaes[q] = vae.fit(x, epochs=250, validation=None, progress=False)
+    vaes[q] = vae.fit(x, epochs=250 // SHARE, validation=None, progress=False)
     print(f"q = {q}: {vae.message}")
 
 # %%
