@@ -110,8 +110,9 @@ def mixtures(splits=20):
                 "ours / its time": np.median(seconds[:, 0] / seconds[:, j]), "MiB": peak(method, name),
             })  # fmt: skip
             cells = {
-                "log-likelihood": scores[:, j].mean(), "ours minus its": uncertain(gaps.mean(), error_of(gaps, name)),
-                "components": numbers[:, j].mean(), "CPU s": ranged(seconds[:, j]),
+                "log-likelihood": uncertain(scores[:, j].mean(), error_of(scores[:, j], name)),
+                "ours minus its": uncertain(gaps.mean(), error_of(gaps, name)),
+                "components": ranged(numbers[:, j]), "CPU s": ranged(seconds[:, j]),
                 "its time ÷ ours": ranged(seconds[:, j] / seconds[:, 0]), "MiB": rows[-1]["MiB"],
             }  # fmt: skip
             keep(name, side=method, **cells)

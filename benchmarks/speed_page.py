@@ -21,7 +21,7 @@ Made by `python benchmarks/speed_page.py` from the files of `benchmarks/results/
 write with `--save`. Change those, not this page.
 
 How to read it: *a (b to c)* is the median of the runs and their range, *a ± b* a value and its standard error; a number
-without either is of one run and of no randomness, or is an error by itself. *Its time ÷ ours* is taken within each
+without either has no randomness, is an error by itself, or was measured once. *Its time ÷ ours* is taken within each
 round, so that what else the machine does meets both sides; above 1, the other side took longer. Ratios carry over to
 other machines better than seconds do, and neither does to other sizes of data.
 """
@@ -72,11 +72,12 @@ def title(script):
 def section(script, record):
     """Return the section of a script."""
     paragraphs = docstring(script).split("\n\n")
-    told = [p.replace("``", "`") for p in paragraphs if not p.startswith(("Run:", "    "))]
+    told = [p.replace("``", "`") for p in paragraphs[1:] if not p.startswith(("Run:", "    "))]
     body = [where(record), *map(table, record["tables"])] if record else [
         f"**Not measured yet.** `python benchmarks/{script.name} --save` measures it."
     ]  # fmt: skip
-    return "\n\n".join([f"\n## {title(script)}", *told, *body]) + "\n"
+    of_what = paragraphs[0].replace("``", "`").split(": ", 1)[-1]
+    return "\n\n".join([f"\n## {title(script)}", f"*{of_what}*", *told, *body]) + "\n"
 
 
 def where(record):
