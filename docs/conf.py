@@ -25,6 +25,7 @@ exclude_patterns = ["_build", "gallery/**/*.ipynb", "gallery/**/*.py", "gallery/
 # What is generated, and never kept.
 STATIC = HERE / "_build" / "static"
 sections.arrange(HERE.parent / "examples", HERE / "_build" / "scripts")
+sections.forget_other_form(HERE / "gallery", "short" if "PROBDL_FAST" in os.environ else "full")
 reference.write(HERE / "reference")
 
 html_theme, html_title = "furo", f"probdl {release}"

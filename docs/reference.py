@@ -53,7 +53,7 @@ def name_page(room: str, name: str) -> str:
     elif callable(thing):
         how = f".. autofunction:: {name}\n"
     scripts = f".. minigallery:: {room}.{name}\n   :add-heading: In the gallery\n   :heading-level: -\n"
-    return f"{_title(f'{room}.{name}')}.. currentmodule:: {room}\n\n{how}\n{scripts}"
+    return f"{_title(name)}.. currentmodule:: {room}\n\n{how}\n{scripts}"
 
 
 def write(folder: Path) -> None:

@@ -151,5 +151,14 @@ def arrange(examples: Path, target: Path) -> None:
             shutil.copy2(examples / f"{name}.py", target / folder)
 
 
+def forget_other_form(gallery: Path, form: str) -> None:
+    """Remove pages that were made in another form, short or as readers run them: they would count as done."""
+    marker = gallery / "form.txt"
+    if gallery.is_dir() and (not marker.is_file() or marker.read_text(encoding="utf-8") != form):
+        shutil.rmtree(gallery)
+    gallery.mkdir(exist_ok=True)
+    marker.write_text(form, encoding="utf-8")
+
+
 def _header(title: str, about: str, line: str) -> str:
     return f"{title}\n{line * len(title)}\n\n{about}\n"

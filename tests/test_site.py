@@ -91,6 +91,20 @@ def test_scripts_come_in_the_order_of_the_course(site):
     assert sorted(files) != files
 
 
+def test_pages_of_a_trial_run_do_not_count_as_done(site, tmp_path):
+    page = tmp_path / "gallery" / "page.rst"
+    site.sections.forget_other_form(page.parent, "short")
+    page.write_text("made")
+    site.sections.forget_other_form(page.parent, "short")
+    assert page.exists()
+    site.sections.forget_other_form(page.parent, "full")
+    assert not page.exists()
+    page.write_text("made")
+    (page.parent / "form.txt").unlink()  # of an unknown form
+    site.sections.forget_other_form(page.parent, "full")
+    assert not page.exists()
+
+
 def test_links_to_scripts_lead_to_their_pages(site):
     text = "[a](../examples/plot_wgan.py), [b](../examples/pictures.py), [c](training.md), `../examples/plot_wgan.py`"
     wanted = "[a](/gallery/adversarial/plot_wgan.rst), [b](../examples/pictures.py), [c](training.md), "
@@ -141,7 +155,7 @@ def test_no_two_pages_differ_in_case_only(site):
 )
 def test_a_page_shows_its_name_and_the_scripts_that_use_it(site, room, name, directive):
     page = site.reference.name_page(room, name)
-    assert page.startswith(f"{room}.{name}\n====")
+    assert page.startswith(f"{name}\n{'=' * len(name)}\n")
     assert f".. currentmodule:: {room}\n" in page
     assert directive in page.splitlines()
     assert f".. minigallery:: {room}.{name}" in page
