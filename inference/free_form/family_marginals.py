@@ -15,7 +15,7 @@ from probdl.inference.free_form.blocks import (
     WishartBlock,
 )
 from probdl.inference.free_form.marginals import Marginals, Values
-from probdl.inference.posteriors.approximations import kernel_density
+from probdl.smoothing import kernel_density
 
 
 class FamilyMarginals(Marginals):

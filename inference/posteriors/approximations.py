@@ -107,12 +107,3 @@ class Approximation(ABC):
         return torch.cov(torch.cat([draws[name].reshape(len(draws[name]), -1) for name in names], 1).T).reshape(
             2 * (sum(draws[name][0].numel() for name in names),)
         )
-
-
-def kernel_density(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a Gaussian kernel estimate with Scott's bandwidth, between the draws' extremes and a little beyond."""
-    from scipy.stats import gaussian_kde
-
-    draws = x.cpu().double()
-    grid = torch.linspace(-0.1, 1.1, 200, dtype=torch.float64) * (draws.max() - draws.min()) + draws.min()
-    return grid, torch.as_tensor(gaussian_kde(draws.numpy())(grid.numpy()))

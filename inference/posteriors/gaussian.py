@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probdl.inference.posteriors.approximations import Approximation, kernel_density
+from probdl.inference.posteriors.approximations import Approximation
 from probdl.inference.programs.latents import Latent
+from probdl.smoothing import kernel_density
 
 _DRAWS = 20_000  # for moments that have no closed form or one-dimensional quadrature
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probdl.inference.posteriors.approximations import Approximation, kernel_density
+from probdl.inference.posteriors.approximations import Approximation
 from probdl.inference.programs.latents import Latent
+from probdl.smoothing import kernel_density
 
 
 class SampledApproximation(Approximation):

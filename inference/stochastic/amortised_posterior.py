@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probdl.inference.posteriors.approximations import Approximation, kernel_density
+from probdl.inference.posteriors.approximations import Approximation
 from probdl.inference.programs import arguments
 from probdl.inference.programs.latents import Latent
 from probdl.inference.stochastic.diagonal import DiagonalGaussian
@@ -15,6 +15,7 @@ from probdl.inference.stochastic.minibatches import CHUNK, RowsOfPlates
 from probdl.inference.stochastic.network_guide import NetworkGuide, rows_of
 from probdl.inference.stochastic.pyro_guide import PyroGuide
 from probdl.inference.stochastic.streams import RowsOfStream
+from probdl.smoothing import kernel_density
 
 _DRAWS = 1000
 

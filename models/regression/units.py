@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from probdl.inference.deterministic.linear_response_gaussian import LinearResponseGaussian
-from probdl.inference.posteriors.approximations import Approximation, kernel_density
+from probdl.inference.posteriors.approximations import Approximation
 from probdl.inference.posteriors.gaussian import GaussianApproximation
 from probdl.inference.posteriors.grid_mixture import GridMixture
 from probdl.inference.posteriors.sampled import SampledApproximation
 from probdl.inference.programs.latents import Latent, one_after_another
+from probdl.smoothing import kernel_density
 
 COEFFICIENTS, LEVEL = "coefficients", "Intercept"
 _DRAWS = 20_000  # for quantiles of the intercept where they have no closed form

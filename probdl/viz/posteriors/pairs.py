@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from probdl.access import tensor
+from probdl.smoothing import kernel_density
 from probdl.viz.posteriors.contours import MARGIN, MASSES, draw_regions, in_words, show_also, shown
 from probdl.viz.posteriors.intervals import checked_curve, draw_density
 from probdl.viz.posteriors.regions import Surface, check_masses, surface
@@ -78,8 +78,8 @@ def pairs(
     for (row, column), panel in panels.items():
         before = shown(panel)
         if row == column:
-            at = (curves or {}).get(row)
-            draw_density(panel, *(checked_curve(row, *at) if at else _smoothed(x[row])), index=index)
+            at, density = checked_curve(row, *((curves or {}).get(row) or kernel_density(x[row])))
+            draw_density(panel, at, density, index=index)
         else:
             _draw_joint(panel, x[column], x[row], joint[row, column], index, points)
         _mark(panel, column, row, truth or {})
@@ -122,14 +122,6 @@ def _limits(x: dict[str, Tensor], joint: Mapping[tuple[str, str], Surface]) -> d
         for name, a, b in ((column, low[0], high[0]), (row, low[1], high[1])):
             found[name] = [min(found[name][0], float(a)), max(found[name][1], float(b))]
     return {name: (a - MARGIN * (b - a), b + MARGIN * (b - a)) for name, (a, b) in found.items()}
-
-
-def _smoothed(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.stats import gaussian_kde
-
-    low, high = float(x.min()), float(x.max())
-    at = np.linspace(low - 0.1 * (high - low), high + 0.1 * (high - low), 300)
-    return at, gaussian_kde(x.numpy())(at)
 
 
 def _draw_joint(panel: Axes, x: Tensor, y: Tensor, found: Surface, index: int, points: bool) -> None:
